@@ -1,0 +1,1 @@
+"""The agent of one virtual platform: quotes, reserves, runs and follows."""

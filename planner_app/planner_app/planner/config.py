@@ -1,0 +1,141 @@
+"""The configuration of one planner, a YAML file that the role `planner` writes."""
+
+import ipaddress
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+
+def _is_absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError("must be an absolute path")
+    return path
+
+
+def _is_host(host: str) -> str:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", host):
+            raise ValueError("must be an address or a host name") from None
+    return host
+
+
+def _is_positive(duration: timedelta) -> timedelta:
+    if duration <= timedelta(0):
+        raise ValueError("must be longer than nothing")
+    return duration
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_is_absolute)]
+Duration = Annotated[timedelta, AfterValidator(_is_positive)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Listen(_Section):
+    """Where the service listens."""
+
+    host: Annotated[str, AfterValidator(_is_host)]
+    port: Annotated[int, Field(ge=1, le=65535)]
+
+
+class Quota(_Section):
+    """What all jobs of the platform may hold together."""
+
+    cores: PositiveInt
+    memory_gib: PositiveInt
+    disc_gb: Annotated[int, Field(ge=0)]
+
+
+class Limits(_Section):
+    """What one job may ask for, and how many jobs there may be at once."""
+
+    cores: PositiveInt
+    memory_gib: PositiveInt
+    walltime: Duration
+    jobs: PositiveInt
+
+
+class Offers(_Section):
+    """How long an offer holds its reservation, and how far ahead is looked where a request names no start."""
+
+    expire_after: Duration = timedelta(seconds=60)
+    start_window: Annotated[timedelta, Field(ge=timedelta(0))] = timedelta(hours=1)
+
+
+class Storage(_Section):
+    """Directories on the shared storage."""
+
+    root: AbsolutePath
+    data: AbsolutePath
+    jobs: AbsolutePath
+
+
+class Slurm(_Section):
+    """The account, used by the service's own unix user."""
+
+    account: Name
+    partition: str
+
+
+class Kubernetes(_Section):
+    """The namespace and how to reach it."""
+
+    credentials_file: AbsolutePath
+    """JSON with `server`, `ca` (PEM) and `token`."""
+    namespace: Name
+    claim: Name
+    allocation_ratio: Annotated[float, Field(ge=1)] = 1
+    """Pods request their limits divided by this, as OpenStack Nova's cpu_allocation_ratio."""
+    uid: Annotated[int, Field(gt=0)]
+
+
+class PlannerConfig(_Section):
+    """Everything one planner knows of its virtual platform."""
+
+    name: Name
+    kind: Literal["slurm", "kubernetes"]
+    listen: Listen
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s]*[^\s/])?$")]
+    """As clients reach the service; no slash at the end."""
+    database: str
+    """SQLAlchemy URL of the ledger."""
+    quota: Quota
+    limits: Limits
+    costs: dict[Name, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+    """Per core-hour."""
+    metrics: dict[Name, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+    offers: Offers = Offers()
+    observe_every: Duration = timedelta(seconds=2)
+    storage: Storage
+    images_file: AbsolutePath
+    tokens_file: AbsolutePath
+    slurm: Slurm | None = None
+    kubernetes: Kubernetes | None = None
+
+    @model_validator(mode="after")
+    def _section_of_kind(self) -> Self:
+        if getattr(self, self.kind) is None:
+            raise ValueError(f"{self.kind}: missing, and kind is {self.kind}")
+        for key in ("cores", "memory_gib"):
+            if getattr(self.limits, key) > getattr(self.quota, key):
+                limit, quota = getattr(self.limits, key), getattr(self.quota, key)
+                raise ValueError(f"limits.{key}: {limit} is above the quota's {quota}")
+        return self
+
+
+def load_config(path: Path) -> PlannerConfig:
+    """Read a configuration file.
+
+    Raises OSError where it cannot be read, yaml.YAMLError where it is no YAML and
+    pydantic.ValidationError where a value is wrong.
+    """
+    return PlannerConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))

@@ -1,0 +1,142 @@
+"""What a planner needs of a physical platform, whatever its kind.
+
+Timestamps are timezone-aware UTC, memory is in GiB, disc in GB (10**9 bytes), cores are whole.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+from uuid import UUID
+
+
+class JobState(StrEnum):
+    """Where a job stands on its platform."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    """Ended with exit code 0."""
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job holds nothing of the platform any more."""
+        return self in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A directory of the shared storage as the job sees it."""
+
+    source: Path
+    target: str
+    read_only: bool
+
+
+@dataclass(frozen=True)
+class Image:
+    """One row of the table of images that jobs may use: the same content under each platform's name."""
+
+    name: str
+    """As requests call it, such as ``caesar/aegean-job:2.3.5``."""
+    digest: str
+    kubernetes: str
+    """Reference of the image in the node's image store."""
+    slurm: Path
+    """SquashFS file on the shared storage."""
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """A job to submit: what was offered and accepted, nothing the client wrote is left unchecked."""
+
+    session: UUID
+    image: Image
+    entrypoint: str | None
+    """Program to run instead of the image's own; None for the image's own."""
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    cores: int
+    memory_gib: int
+    disc_gb: int
+    walltime: timedelta
+    begin: datetime | None
+    """Not before; None for as soon as possible."""
+    mounts: tuple[Mount, ...]
+    directory: Path
+    """The session's directory on the shared storage: ``stdout.log``, and ``outputs/``."""
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """A job as its platform sees it."""
+
+    job_id: str
+    session: UUID | None
+    """None for a job of somebody else in the same account or namespace."""
+    state: JobState
+    reason: str
+    """The platform's own words, such as ``OUT_OF_MEMORY 0:125`` or ``AssocGrpCpuLimit``; may be empty."""
+    cores: int
+    memory_gib: int
+    disc_gb: int
+    submitted: datetime | None
+    started: datetime | None
+    ended: datetime | None
+    ends_by: datetime | None
+    """Start plus walltime, where known."""
+    exit_code: int | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All live jobs of the account or namespace, and those of sessions that ended lately."""
+
+    taken: datetime
+    jobs: tuple[JobStatus, ...]
+
+
+class PlatformDown(Exception):  # noqa: N818 - a state of the platform rather than a mistake
+    """The platform cannot be asked now; the same call may work later."""
+
+
+class SubmissionRefused(Exception):  # noqa: N818 - a decision of the platform rather than a mistake
+    """The platform will never run this job; the message is its reason."""
+
+
+class Platform(Protocol):
+    """The driver of one account or namespace. All calls raise PlatformDown where it does not answer."""
+
+    async def observe(self) -> Snapshot:
+        """Read all jobs in one call to the platform, whatever the number of sessions."""
+        ...
+
+    async def submit(self, job: JobSpec) -> str:
+        """Submit a job and return its id; where a job of this session exists, return that one's id.
+
+        Raises SubmissionRefused with the platform's reason where the job can never run.
+        """
+        ...
+
+    async def find(self, session: UUID) -> JobStatus | None:
+        """Find the job of a session, also one that has ended."""
+        ...
+
+    async def cancel(self, job_id: str) -> None:
+        """Cancel a job; nothing happens where it has ended or is unknown."""
+        ...
+
+    async def collect(self, job_id: str, directory: Path) -> None:
+        """Bring the job's output to ``directory/stdout.log`` where it is not there yet.
+
+        May delete the platform's object of the job afterwards.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release connections and processes."""
+        ...
