@@ -106,7 +106,7 @@ def _stopped_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
         else:
             raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
         before[number] = signal.signal(number, handler)
     try:
         yield
