@@ -30,9 +30,7 @@ class ActionModule(ActionBase):
         if not isinstance(entries, list):
             raise AnsibleActionFail("files: give a list of entries, each with a path")
         shipped = [self._ship(entry, task_vars or {}) for entry in entries]
-        return dict(
-            self._execute_module(module_name="files", module_args={"files": shipped}, task_vars=task_vars)
-        )
+        return dict(self._execute_module(module_name="files", module_args={"files": shipped}, task_vars=task_vars))
 
     def _ship(self, entry: Any, task_vars: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(entry, Mapping) or not entry.get("path"):

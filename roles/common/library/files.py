@@ -37,15 +37,15 @@ changed_paths:
   returned: always
 """
 
-import base64  # noqa: E402
-import grp  # noqa: E402
-import os  # noqa: E402
-import pwd  # noqa: E402
-import shutil  # noqa: E402
-import stat  # noqa: E402
-import tempfile  # noqa: E402
+import base64
+import grp
+import os
+import pwd
+import shutil
+import stat
+import tempfile
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
 
 SUBOPTIONS = {
     "path": {"type": "path", "required": True},
@@ -67,9 +67,7 @@ class Fault(Exception):
 def main():
     """Compare every entry with the machine, write what differs, report paths and diffs."""
     module = AnsibleModule(
-        argument_spec={
-            "files": {"type": "list", "elements": "dict", "required": True, "options": SUBOPTIONS}
-        },
+        argument_spec={"files": {"type": "list", "elements": "dict", "required": True, "options": SUBOPTIONS}},
         supports_check_mode=True,
     )
     changed, diffs = [], []
@@ -83,7 +81,9 @@ def main():
                 diffs.append(diff(entry, before, after))
     except (Fault, OSError) as fault:
         module.fail_json(
-            msg=f"{entry['path']}: {fault}", changed=bool(changed and not module.check_mode), changed_paths=changed
+            msg=f"{entry['path']}: {fault}",
+            changed=bool(changed and not module.check_mode),
+            changed_paths=changed,
         )
     module.exit_json(changed=bool(changed), changed_paths=changed, diff=diffs)
 
@@ -118,7 +118,7 @@ def wanted(entry, check_mode):
     try:
         mode = int(entry["mode"] or default, 8)
     except ValueError:
-        raise Fault(f"mode {entry['mode']!r} is no octal number such as \"0644\"") from None
+        raise Fault(f'mode {entry["mode"]!r} is no octal number such as "0644"') from None
     described = {
         "state": state,
         "mode": mode,
@@ -203,7 +203,11 @@ def diff(entry, before, after):
     def text(side):
         if side["state"] == "absent":
             return ""
-        lines = [f"{key}: {oct(side[key]) if key == 'mode' else side[key]}" for key in ("state", "mode", "uid", "gid", "target") if key in side]
+        lines = [
+            f"{key}: {oct(side[key]) if key == 'mode' else side[key]}"
+            for key in ("state", "mode", "uid", "gid", "target")
+            if key in side
+        ]
         content = side.get("content")
         if content is None:
             return "\n".join(lines) + "\n"
@@ -216,7 +220,11 @@ def diff(entry, before, after):
         except UnicodeDecodeError:
             return "\n".join(lines) + f"\n({len(content)} bytes, not text)\n"
 
-    if before.get("state") == after["state"] == "file" and all(before[k] == after[k] for k in ("mode", "uid", "gid")) and not secret:
+    if (
+        before.get("state") == after["state"] == "file"
+        and all(before[k] == after[k] for k in ("mode", "uid", "gid"))
+        and not secret
+    ):
         try:
             return {
                 "before": before["content"].decode("utf-8"),
@@ -226,7 +234,12 @@ def diff(entry, before, after):
             }
         except UnicodeDecodeError:
             pass
-    return {"before": text(before), "after": text(after), "before_header": entry["path"], "after_header": entry["path"]}
+    return {
+        "before": text(before),
+        "after": text(after),
+        "before_header": entry["path"],
+        "after_header": entry["path"],
+    }
 
 
 if __name__ == "__main__":
