@@ -153,13 +153,14 @@ def differs(before, after):
 def make(entry, before, after):
     """Bring the path from what it is to what is wanted."""
     path, state = entry["path"], after["state"]
+    if state == "absent" and before["state"] == "directory":
+        shutil.rmtree(path)
+        return
     if before["state"] not in ("absent", state):
         if before["state"] == "directory":
             raise Fault(f"is a directory and a {state} is wanted; move it away first")
         os.unlink(path)
     if state == "absent":
-        if before["state"] == "directory":
-            shutil.rmtree(path)
         return
     if state == "directory":
         if before["state"] != "directory":
