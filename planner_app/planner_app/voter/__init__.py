@@ -1,0 +1,1 @@
+"""The voter: asks all planners, chooses between their offers, accepts one and follows what becomes of it."""
