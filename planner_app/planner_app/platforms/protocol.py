@@ -100,11 +100,11 @@ class Snapshot:
     jobs: tuple[JobStatus, ...]
 
 
-class PlatformDown(Exception):  # noqa: N818 - a state of the platform rather than a mistake
+class PlatformDown(Exception):
     """The platform cannot be asked now; the same call may work later."""
 
 
-class SubmissionRefused(Exception):  # noqa: N818 - a decision of the platform rather than a mistake
+class SubmissionRefused(Exception):
     """The platform will never run this job; the message is its reason."""
 
 
