@@ -1,0 +1,71 @@
+"""The tests' testbed as its operator has it: ssh_config, kubeconfig and caesar-vote."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from handles import NAME, PROJECT, STATE, machine
+from testinfra.host import Host
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Host:
+    return machine("slurm")
+
+
+@pytest.fixture(scope="session")
+def kube() -> Host:
+    return machine("kube")
+
+
+@pytest.fixture(scope="session")
+def planner() -> Host:
+    return machine("planner")
+
+
+@pytest.fixture(scope="session")
+def address() -> dict[str, str]:
+    """Addresses of the machines."""
+    machines = json.loads((STATE / "machines.json").read_text())["machines"]
+    return {name: described["address"] for name, described in machines.items()}
+
+
+@pytest.fixture(scope="session")
+def voter() -> Iterator[httpx.Client]:
+    """A client of the voter, with the operator's token."""
+    handle = yaml.safe_load((STATE / "voter.yml").read_text())
+    headers = {"Authorization": f"Bearer {handle['token']}"}
+    with httpx.Client(base_url=handle["url"], headers=headers, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def caesar_vote() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`caesar-vote` as people type it, on the tests' testbed."""
+
+    def run(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(PROJECT / ".venv/bin/caesar-vote"), "--testbed", NAME, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def kubectl(kube: Host) -> Callable[[str], Any]:
+    """kubectl on the node, as JSON."""
+
+    def get(arguments: str) -> Any:
+        return json.loads(kube.check_output(f"KUBECONFIG=/etc/kubernetes/admin.conf kubectl {arguments} -o json"))
+
+    return get

@@ -1,0 +1,94 @@
+"""The Slurm that was put up keeps its accounts apart, its limits enforced and its nodes clean."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from handles import PLATFORMS
+from testinfra.host import Host
+
+ACCOUNTS = [platform for platform in PLATFORMS if platform["physical_platform"] == "cirasa"]
+
+
+def submit(planner: Host, account: str, options: str, command: str) -> str:
+    """Submit from the planner machine, as the account's own user; returns the job's id."""
+    run = planner.run(
+        f"cd /mnt/storage/jobs/{account} && sudo -u {account} sbatch --parsable -o %j.log {options} --wrap {command!r}"
+    )
+    assert run.rc == 0, run.stderr
+    return run.stdout.strip().split(";")[0]
+
+
+def ended(planner: Host, job: str, timeout: float = 60) -> str:
+    """The state that accounting has of a job, once it is an end state."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        state = planner.check_output(f"sacct -XnP -j {job} -o state").split()
+        if state and state[0] not in {"PENDING", "RUNNING", "COMPLETING"}:
+            return state[0]
+        time.sleep(0.5)  # accounting is told of an end by a message that has no waiter
+    raise AssertionError(f"job {job} did not end within {timeout} s: {state}")
+
+
+def test_every_virtual_node_is_idle(slurm: Host) -> None:
+    states = slurm.check_output("sinfo -h -N -o '%N %t %c %m'").splitlines()
+    assert len(states) == 7
+    assert {line.split()[1] for line in states} == {"idle"}, states
+    assert sorted({int(line.split()[2]) for line in states}) == [4, 8, 16]
+
+
+@pytest.mark.parametrize("platform", ACCOUNTS, ids=lambda platform: platform["name"])
+def test_an_accounts_job_runs_as_its_user_and_is_accounted(planner: Host, platform: dict) -> None:
+    name = platform["name"]
+    job = submit(planner, name, "--mem=100M --time=1", "id -un")
+    assert ended(planner, job) == "COMPLETED"
+    assert planner.check_output(f"cat /mnt/storage/jobs/{name}/{job}.log") == name
+    assert planner.check_output(f"sacct -XnP -j {job} -o account") == name
+
+
+@pytest.mark.parametrize("platform", ACCOUNTS, ids=lambda platform: platform["name"])
+def test_what_no_job_may_ask_for_is_refused(planner: Host, platform: dict) -> None:
+    name, limits = platform["name"], platform["limits"]
+    asked = f"--cpus-per-task={limits['cores'] + 1} --mem=1G"
+    run = planner.run(f"cd /tmp && sudo -u {name} sbatch {asked} --wrap true")
+    assert run.rc != 0
+    assert "violates accounting/QOS policy" in run.stderr or "More processors requested" in run.stderr
+    run = planner.run(f"cd /tmp && sudo -u {name} sbatch --mem={limits['memory_gib'] + 1}G --wrap true")
+    assert run.rc != 0
+
+
+def test_an_account_is_closed_to_the_others(planner: Host) -> None:
+    run = planner.run("cd /tmp && sudo -u slurm-account-001 sbatch -A slurm-account-002 --wrap true")
+    assert run.rc != 0
+    assert "Invalid account" in run.stderr
+
+
+def test_memory_is_enforced(planner: Host) -> None:
+    job = submit(
+        planner,
+        "slurm-account-001",
+        "--mem=200M --time=1",
+        'python3 -c "held = bytearray(400 << 20); held[::4096] = bytes([1]) * len(held[::4096])"',
+    )
+    assert ended(planner, job) == "OUT_OF_MEMORY"
+
+
+def test_processes_that_leave_their_session_end_with_the_job(planner: Host, slurm: Host) -> None:
+    job = submit(
+        planner, "slurm-account-001", "--mem=100M --time=1", "setsid nohup sleep 4242 >/dev/null 2>&1 & sleep 1"
+    )
+    assert ended(planner, job) == "COMPLETED"
+    deadline = time.monotonic() + 20
+    while slurm.run("pgrep -f 'sleep 4242'").rc == 0:
+        assert time.monotonic() < deadline, "the escaped process lives on"
+        time.sleep(0.5)  # the kill follows the job's end by itself
+
+
+def test_accounting_calls_are_quick(slurm: Host) -> None:
+    """Without quick acknowledgements each round trip to slurmdbd waits 84 ms; the median of 9 forgives noise."""
+    seconds = []
+    for _ in range(9):
+        run = slurm.check_output("bash -c 'TIMEFORMAT=%R; time sacctmgr -nP show assoc format=account >/dev/null' 2>&1")
+        seconds.append(float(run.split()[-1]))
+    assert sorted(seconds)[4] < 0.15
