@@ -54,8 +54,8 @@ SACCT_FORMAT = "JobIDRaw,State,ExitCode,AllocTRES,ReqTRES,Submit,Start,End,Timel
 
 _PENDING = frozenset({"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"})
 _FAILED = frozenset(
-    {"FAILED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "PREEMPTED", "REVOKED", "LAUNCH_FAILED",
-     "RECONFIG_FAIL"}
+    {"FAILED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "PREEMPTED", "REVOKED",
+     "LAUNCH_FAILED", "RECONFIG_FAIL"}
 )  # fmt: skip
 
 # A submission that fails with one of these says nothing about the job. Texts, since sbatch has one exit code:

@@ -38,7 +38,7 @@ class ActionModule(ActionBase):
         named = [source for source in SOURCES if entry.get(source) is not None]
         if len(named) > 1:
             raise AnsibleActionFail(f"files: {entry['path']}: give only one of {', '.join(named)}")
-        shipped = {key: value for key, value in entry.items() if key not in (*SOURCES, "secret")}
+        shipped = {key: value for key, value in entry.items() if key not in (*SOURCES, "secret", "vars")}
         if named:
             data = getattr(self, f"_from_{named[0]}")(entry, task_vars)
             key = "secret_base64" if entry.get("secret") else "content_base64"
