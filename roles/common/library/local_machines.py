@@ -341,7 +341,6 @@ def seed_archives(directory: Path) -> None:
     if directory.is_dir():
         return
     directory.mkdir(parents=True)
-    (directory / "partial").mkdir(mode=0o700)
     kind = directory.name.rpartition("-")[2]
     for package in directory.parent.glob(f"*-{kind}/*.deb"):
         # A link: apt never writes into a file of its cache.

@@ -12,14 +12,14 @@ options:
   packages: {description: Packages of the image., type: list, elements: str, required: true}
   suite: {description: Release of the machines; the controller's where empty., type: str, default: ""}
   sources: {description: One-line apt sources; the controller's where empty., type: list, elements: str, default: []}
-  program: {description: The program that builds the image., type: path, required: true}
+  programs: {description: The programs that build the image., type: list, elements: path, required: true}
 attributes:
   check_mode: {support: full}
 """
 
 EXAMPLES = r"""
 - name: Look at this host
-  local_machines_preflight: {packages: [systemd], program: /x/build_machine_image.py}
+  local_machines_preflight: {packages: [systemd], programs: [/x/build_machine_image.py]}
 """
 
 RETURN = r"""
@@ -39,12 +39,12 @@ def main() -> None:
             "packages": {"type": "list", "elements": "str", "required": True},
             "suite": {"type": "str", "default": ""},
             "sources": {"type": "list", "elements": "str", "default": []},
-            "program": {"type": "path", "required": True},
+            "programs": {"type": "list", "elements": "path", "required": True},
         },
         supports_check_mode=True,
     )
     recipe = machine_image.read_controller(
-        module.params["packages"], module.params["suite"], module.params["sources"], Path(module.params["program"])
+        module.params["packages"], module.params["suite"], module.params["sources"], map(Path, module.params["programs"])
     )
     module.exit_json(changed=False, image_key=recipe.key)
 

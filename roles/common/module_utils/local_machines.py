@@ -158,7 +158,7 @@ def create_options(wanted: Wanted, machine: Machine, subnet: Network) -> list[st
         "--privileged",
         "--systemd=always",
         "--cgroupns=private",
-        "--stop-timeout=20",
+        "--stop-timeout=15",
         f"--label={LABEL}={wanted.testbed}",
         *(f"--dns={server}" for server in wanted.nameservers),
         *(f"--add-host={name}:{where}" for name, where in sorted(address.items())),

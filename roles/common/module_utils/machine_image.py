@@ -40,8 +40,8 @@ class Recipe:
     apt_settings: tuple[str, ...]
     #: Path in the machine to text: keyrings, apt's credentials, certificate authorities, proxies.
     files: Mapping[str, str] = field(default_factory=dict)
-    #: The program that builds the image.
-    program: str = ""
+    #: The programs that build the image.
+    programs: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -179,7 +179,7 @@ def codename() -> str:
 
 
 def read_controller(
-    packages: Iterable[str], suite: str = "", sources: Iterable[str] = (), program: Path | None = None
+    packages: Iterable[str], suite: str = "", sources: Iterable[str] = (), programs: Iterable[Path] = ()
 ) -> Recipe:
     """Read the recipe off the controller.
 
@@ -187,7 +187,7 @@ def read_controller(
         packages: what the image holds beyond the essential packages.
         suite: the release; the controller's own where it is empty.
         sources: apt's one-line sources; the controller's own where there are none.
-        program: the program that builds the image; part of the key.
+        programs: the programs that build the image; part of the key.
 
     Raises:
         OSError or subprocess.CalledProcessError where apt cannot be asked.
@@ -216,5 +216,5 @@ def read_controller(
         sources=tuple(lines),
         apt_settings=tuple([*settings, *(line for line in proxy_settings if line not in settings)]),
         files=files | _certificates() | proxies,
-        program=program.read_text() if program else "",
+        programs=tuple(program.read_text() for program in programs),
     )

@@ -22,37 +22,15 @@ GIB = 2**30
 # What the unpacked system, the packages and the tar's own buffers take at most.
 ROOM = 2 * GIB
 
-# mmdebstrap runs hooks with the root directory as $1. What a machine must have of its own (host keys,
-# machine-id) or gets from podman (resolv.conf, hostname, hosts) must not come with the image.
-CUSTOMIZE = r"""
-set -eu
-rm -f "$1"/etc/ssh/ssh_host_*_key* "$1/etc/resolv.conf" "$1/etc/hostname"
-chroot "$1" update-ca-certificates >/dev/null 2>&1
-install -d -m 0700 "$1/root/.ssh"
-cat >"$1/etc/ssh/sshd_config.d/10-testbed.conf" <<'END'
-# Only the key that the controller made, and no reverse look-ups: every Ansible task is a session.
-HostKey /etc/ssh/ssh_host_ed25519_key
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-PermitRootLogin prohibit-password
-UseDNS no
-PrintLastLog no
-MaxSessions 64
-MaxStartups 64
-END
-# Packages stay in the cache that the controller shares with the machine: a rebuilt one downloads nothing twice.
-cat >"$1/etc/apt/apt.conf.d/80testbed" <<'END'
-Binary::apt::APT::Keep-Downloaded-Packages "true";
-APT::Keep-Downloaded-Packages "true";
-APT::Sandbox::User "root";
-END
-# These make sense on real hardware only, or would run a package manager behind Ansible's back.
-chroot "$1" systemctl mask --quiet getty.target console-getty.service systemd-logind.service \
-  systemd-timesyncd.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
-  fstrim.timer man-db.timer
-chroot "$1" systemctl set-default --quiet multi-user.target
-echo 'made by roles/local_machines' >"$1/etc/caesar-machine"
-"""
+# As Debian's own images for containers do it: a third of the size, and quicker installs ever after.
+LEFT_OUT = (
+    "path-exclude=/usr/share/doc/*",
+    "path-include=/usr/share/doc/*/copyright",
+    "path-exclude=/usr/share/info/*",
+    "path-exclude=/usr/share/locale/*",
+    "path-exclude=/usr/share/man/*",
+)
+CUSTOMIZE = Path(__file__).with_name("customize_machine_image.sh")
 
 
 def _build_root() -> Path:
@@ -98,6 +76,7 @@ def build(recipe: machine_image.Recipe, output: Path) -> None:
             f"--aptopt={settings}",
             # Stays in the image: what a machine loses by a crash is made again, and installs are quicker.
             "--dpkgopt=force-unsafe-io",
+            *(f"--dpkgopt={option}" for option in LEFT_OUT),
             # Machines start with the package lists of the day they were made: no update at once.
             "--skip=cleanup/apt/lists",
             f'--setup-hook=cp -a "{inputs}/." "$1/"',
@@ -129,7 +108,7 @@ def main() -> int:
             {**os.environ, "TESTBED_IMAGE_NAMESPACE": "1"},
         )
     recipe = machine_image.read_controller(
-        arguments.packages.split(","), arguments.suite, arguments.source, Path(__file__)
+        arguments.packages.split(","), arguments.suite, arguments.source, (Path(__file__), CUSTOMIZE)
     )
     if arguments.key and recipe.key != arguments.key:
         sys.exit(f"the controller's package sources changed meanwhile: {recipe.key}, not {arguments.key}; run again")
