@@ -89,20 +89,6 @@ def account_users(platforms: Sequence[Mapping[str, Any]], jobs_root: str) -> lis
     ]
 
 
-def account_directories(users: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Describe the users' home directories for the module `files`, each for its owner alone."""
-    return [
-        {
-            "path": user["home"],
-            "state": "directory",
-            "mode": "0750",
-            "owner": str(user["uid"]),
-            "group": str(user["uid"]),
-        }
-        for user in users
-    ]
-
-
 class FilterModule:
     """Filters whose names begin with `slurm_`."""
 
@@ -113,5 +99,4 @@ class FilterModule:
             "slurm_node_units": node_units,
             "slurm_account_list": account_list,
             "slurm_account_users": account_users,
-            "slurm_account_directories": account_directories,
         }

@@ -158,7 +158,7 @@ class Slurm:
     def do(self, step: accounting.Step) -> None:
         """Make one step."""
         if step.kind == "load":
-            handle, path = tempfile.mkstemp(prefix="slurm-accounts-", dir=self.module.tmpdir)
+            handle, path = tempfile.mkstemp(prefix="slurm-accounts-")
             try:
                 with os.fdopen(handle, "w") as stream:
                     stream.write(accounting.load_file(step, self.cluster))
