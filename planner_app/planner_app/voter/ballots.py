@@ -1,0 +1,374 @@
+"""Ballots and what is still to be done about their offers, in one database.
+
+Everything is recorded before it is acted on, so that a voter that was killed at any instant finds on its next
+start which offer it wanted, which it may have accepted and which it still has to reject.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    func,
+    insert,
+    select,
+    update,
+)
+
+_T = TypeVar("_T")
+
+
+class State(StrEnum):
+    """Where a ballot stands."""
+
+    VOTING = "VOTING"
+    """The planners are being asked."""
+    ACCEPTING = "ACCEPTING"
+    """Chosen; the planner has not confirmed yet."""
+    RUNNING = "RUNNING"
+    """Accepted; the session is followed."""
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    NO_OFFER = "NO_OFFER"
+    """No planner could, or none that could did."""
+    ASKED = "ASKED"
+    """Only a question: nothing was accepted."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will happen to the ballot any more."""
+        return self not in (State.VOTING, State.ACCEPTING, State.RUNNING)
+
+
+class Fate(StrEnum):
+    """What became, or is to become, of an offer."""
+
+    HELD = "HELD"
+    """Ranked: may still be accepted."""
+    ACCEPTED = "ACCEPTED"
+    LOST = "LOST"
+    """Its planner did not give it when asked."""
+    TO_REJECT = "TO_REJECT"
+    TO_CANCEL = "TO_CANCEL"
+    """Perhaps accepted, not wanted any more."""
+    GONE = "GONE"
+    """Rejected, cancelled or expired: it holds nothing."""
+
+
+_schema = MetaData()
+
+_ballots = Table(
+    "ballots",
+    _schema,
+    Column("id", String(36), primary_key=True),
+    Column("created", String(32), nullable=False, index=True),
+    Column("state", String(16), nullable=False, index=True),
+    Column("planner", String(64)),
+    Column("session", String(36)),
+    Column("phase", String(16)),
+    # What is only ever read together, as JSON: question, answers, history.
+    Column("document", Text, nullable=False),
+)
+
+_offers = Table(
+    "offers",
+    _schema,
+    Column("ballot", ForeignKey("ballots.id"), primary_key=True),
+    Column("planner", String(64), primary_key=True),
+    Column("session", String(36), primary_key=True),
+    Column("rank", Integer),
+    Column("expires", String(32)),
+    Column("fate", String(16), nullable=False, index=True),
+)
+
+_uploads = Table(
+    "uploads",
+    _schema,
+    Column("uuid", String(36), primary_key=True),
+    Column("created", String(32), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("sha256", String(64), nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOffer:
+    """An offer that is not settled yet."""
+
+    ballot: str
+    planner: str
+    session: str
+    expires: datetime | None
+    fate: Fate
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file that was uploaded."""
+
+    uuid: UUID
+    name: str
+    size: int
+    sha256: str
+
+
+def now_text() -> str:
+    """Write the time it is, as it is kept."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Ballots:
+    """The database of ballots. All its work is done by one thread, so a slow disc does not stop the voter."""
+
+    def __init__(self, url: str) -> None:
+        """Open the database and make its tables where they are missing."""
+        self._engine = _engine(url)
+        _schema.create_all(self._engine)
+        self._thread = ThreadPoolExecutor(1, "ballots")
+
+    async def _do(self, work: Callable[[Connection], _T]) -> _T:
+        def transaction() -> _T:
+            with self._engine.begin() as connection:
+                return work(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, transaction)
+
+    async def create(self, ballot: str, document: Mapping[str, Any]) -> None:
+        """Record a new ballot in state VOTING."""
+        row = {
+            "id": ballot,
+            "created": document["created"],
+            "state": State.VOTING,
+            "document": json.dumps(document),
+        }
+        await self._do(lambda connection: connection.execute(insert(_ballots), row))
+
+    async def decide(
+        self,
+        ballot: str,
+        state: State,
+        document: Mapping[str, Any],
+        offers: Iterable[tuple[str, UUID, int | None, datetime | None, Fate]],
+    ) -> None:
+        """Record the choice and what is to become of every offer: planner, session, rank, expiry, fate."""
+        rows = [
+            {
+                "ballot": ballot,
+                "planner": planner,
+                "session": str(session),
+                "rank": rank,
+                "expires": None if expires is None else expires.isoformat(),
+                "fate": fate,
+            }
+            for planner, session, rank, expires, fate in offers
+        ]
+
+        def work(connection: Connection) -> None:
+            connection.execute(
+                update(_ballots).where(_ballots.c.id == ballot).values(state=state, document=json.dumps(document))
+            )
+            if rows:
+                connection.execute(insert(_offers), rows)
+
+        await self._do(work)
+
+    async def settle(self, ballot: str, planner: str, session: str, fate: Fate) -> None:
+        """Record what became of one offer."""
+        await self._do(
+            lambda connection: connection.execute(
+                update(_offers)
+                .where(_offers.c.ballot == ballot, _offers.c.planner == planner, _offers.c.session == session)
+                .values(fate=fate)
+            )
+        )
+
+    async def accepted(self, ballot: str, planner: str, session: str, phase: str, document: Mapping[str, Any]) -> None:
+        """Record the winner, and that all other offers are to be rejected, in one transaction."""
+
+        def work(connection: Connection) -> None:
+            connection.execute(
+                update(_ballots)
+                .where(_ballots.c.id == ballot)
+                .values(
+                    state=State.RUNNING,
+                    planner=planner,
+                    session=session,
+                    phase=phase,
+                    document=json.dumps(document),
+                )
+            )
+            _free(connection, ballot)
+            connection.execute(
+                update(_offers)
+                .where(_offers.c.ballot == ballot, _offers.c.planner == planner, _offers.c.session == session)
+                .values(fate=Fate.ACCEPTED)
+            )
+
+        await self._do(work)
+
+    async def end(self, ballot: str, state: State, document: Mapping[str, Any], phase: str | None = None) -> None:
+        """Record that a ballot has ended; what it still holds is to be rejected."""
+
+        def work(connection: Connection) -> None:
+            values: dict[str, Any] = {"state": state, "document": json.dumps(document)}
+            if phase is not None:
+                values["phase"] = phase
+            connection.execute(update(_ballots).where(_ballots.c.id == ballot).values(**values))
+            _free(connection, ballot)
+
+        await self._do(work)
+
+    async def follow(self, ballot: str, phase: str | None, document: Mapping[str, Any]) -> None:
+        """Record a new phase of a session that is followed."""
+        await self._do(
+            lambda connection: connection.execute(
+                update(_ballots).where(_ballots.c.id == ballot).values(phase=phase, document=json.dumps(document))
+            )
+        )
+
+    async def get(self, ballot: str) -> dict[str, Any] | None:
+        """Read one ballot."""
+
+        def work(connection: Connection) -> dict[str, Any] | None:
+            row = connection.execute(select(_ballots).where(_ballots.c.id == ballot)).first()
+            return None if row is None else _document(row._mapping)
+
+        return await self._do(work)
+
+    async def unfinished(self) -> list[dict[str, Any]]:
+        """Read all ballots that something is still to happen to, oldest first."""
+        open_states = [state for state in State if not state.ended]
+
+        def work(connection: Connection) -> list[dict[str, Any]]:
+            rows = connection.execute(
+                select(_ballots).where(_ballots.c.state.in_(open_states)).order_by(_ballots.c.created)
+            )
+            return [_document(row._mapping) for row in rows]
+
+        return await self._do(work)
+
+    async def latest(self, count: int) -> list[dict[str, Any]]:
+        """Read the latest ballots, the newest first."""
+
+        def work(connection: Connection) -> list[dict[str, Any]]:
+            rows = connection.execute(select(_ballots).order_by(_ballots.c.created.desc(), _ballots.c.id).limit(count))
+            return [_document(row._mapping) for row in rows]
+
+        return await self._do(work)
+
+    async def matching(self, beginning: str) -> list[str]:
+        """Find the ids that begin like this, at most two."""
+
+        def work(connection: Connection) -> list[str]:
+            found = select(_ballots.c.id).where(_ballots.c.id.startswith(beginning, autoescape=True)).limit(2)
+            return list(connection.execute(found).scalars())
+
+        return await self._do(work)
+
+    async def held(self, ballot: str) -> list[HeldOffer]:
+        """Read the offers of a ballot that may still be accepted, the best first."""
+        return await self._offers(
+            select(_offers).where(_offers.c.ballot == ballot, _offers.c.fate == Fate.HELD).order_by(_offers.c.rank)
+        )
+
+    async def unwanted(self, ballot: str | None = None) -> list[HeldOffer]:
+        """Read the offers that are to be rejected or cancelled, of one ballot or of all."""
+        query = select(_offers).where(_offers.c.fate.in_([Fate.TO_REJECT, Fate.TO_CANCEL]))
+        if ballot is not None:
+            query = query.where(_offers.c.ballot == ballot)
+        return await self._offers(query)
+
+    async def count_unwanted(self) -> int:
+        """Count the offers that are still to be rejected or cancelled."""
+        query = select(func.count()).where(_offers.c.fate.in_([Fate.TO_REJECT, Fate.TO_CANCEL]))
+        return await self._do(lambda connection: int(connection.execute(query).scalar_one()))
+
+    async def _offers(self, query: Any) -> list[HeldOffer]:
+        def work(connection: Connection) -> list[HeldOffer]:
+            return [
+                HeldOffer(
+                    row.ballot,
+                    row.planner,
+                    row.session,
+                    None if row.expires is None else datetime.fromisoformat(row.expires),
+                    Fate(row.fate),
+                )
+                for row in connection.execute(query)
+            ]
+
+        return await self._do(work)
+
+    async def add_upload(self, upload: Upload) -> None:
+        """Record an upload."""
+        row = {
+            "uuid": str(upload.uuid),
+            "created": now_text(),
+            "name": upload.name,
+            "size": upload.size,
+            "sha256": upload.sha256,
+        }
+        await self._do(lambda connection: connection.execute(insert(_uploads), row))
+
+    async def upload(self, uuid: UUID) -> Upload | None:
+        """Find an upload."""
+
+        def work(connection: Connection) -> Upload | None:
+            row = connection.execute(select(_uploads).where(_uploads.c.uuid == str(uuid))).first()
+            return None if row is None else Upload(UUID(row.uuid), row.name, row.size, row.sha256)
+
+        return await self._do(work)
+
+    def close(self) -> None:
+        """Finish what is being written and close the database."""
+        self._thread.shutdown()
+        self._engine.dispose()
+
+
+def _free(connection: Connection, ballot: str) -> None:
+    connection.execute(
+        update(_offers).where(_offers.c.ballot == ballot, _offers.c.fate == Fate.HELD).values(fate=Fate.TO_REJECT)
+    )
+
+
+def _document(row: Mapping[Any, Any]) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(row["document"])
+    winner = None
+    if row["planner"] is not None:
+        winner = {"planner": row["planner"], "session": row["session"]}
+    return {"id": row["id"], "state": row["state"], "phase": row["phase"], "winner": winner} | document
+
+
+def _engine(url: str) -> Engine:
+    engine = create_engine(url, pool_size=1, max_overflow=0)
+    if engine.dialect.name == "sqlite":
+
+        @event.listens_for(engine, "connect")
+        def _set_up(connection: Any, _record: Any) -> None:
+            cursor = connection.cursor()
+            # Readers do not wait for the writer, and what is committed survives a loss of power.
+            cursor.execute("PRAGMA journal_mode=WAL")
+            cursor.execute("PRAGMA synchronous=FULL")
+            cursor.execute("PRAGMA foreign_keys=ON")
+            cursor.execute("PRAGMA busy_timeout=5000")
+            cursor.close()
+
+    return engine

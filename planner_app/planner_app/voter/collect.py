@@ -1,0 +1,263 @@
+"""Asking all planners at once, and making an answer of whatever comes back."""
+
+import asyncio
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from time import monotonic
+from typing import Any
+from urllib.parse import urljoin
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from planner_app.execution_broker import kinds
+from planner_app.execution_broker.codecs import MalformedBody
+from planner_app.execution_broker.models import Meta, OfferSet, Phase, Session, SimpleCompute, field_name
+from planner_app.voter.choose import Answer, Offer, Unusable, Verdict
+from planner_app.voter.planners import NoReply, Planner, Planners, Reply
+from planner_app.voter.text import one_line
+
+MAX_OFFERS = 1000
+
+
+async def collect(
+    planners: Planners, asked: Iterable[Planner], request: bytes, deadline: timedelta
+) -> tuple[Answer, ...]:
+    """Ask all planners at once and wait until all have answered or the deadline is over. Raises nothing."""
+    return tuple(await asyncio.gather(*(ask(planners, planner, request, deadline) for planner in asked)))
+
+
+async def ask(planners: Planners, planner: Planner, request: bytes, deadline: timedelta) -> Answer:
+    """Ask one planner; what goes wrong is in the answer."""
+    began = monotonic()
+
+    def answer(verdict: Verdict, *reasons: str) -> Answer:
+        return Answer(planner.name, verdict, reasons, elapsed=monotonic() - began)
+
+    def left() -> timedelta:
+        return max(deadline - timedelta(seconds=monotonic() - began), timedelta(0))
+
+    try:
+        sent = datetime.now(UTC)
+        try:
+            reply = await planners.call(planner, "POST", "/requests", deadline, request)
+        except NoReply as failure:
+            # An idle connection that the planner closed meanwhile: a question may be asked again.
+            if not failure.cut or "without sending" not in str(failure):
+                raise
+            reply = await planners.call(planner, "POST", "/requests", left(), request)
+        if reply.status in (301, 302, 303, 307, 308):
+            reply = await _follow(planners, planner, reply, left())
+        received = datetime.now(UTC)
+    except NoReply as failure:
+        if failure.timeout:
+            return answer(Verdict.TIMEOUT, f"no answer within {deadline.total_seconds():g} s")
+        return answer(Verdict.NONSENSE if failure.cut else Verdict.UNREACHABLE, str(failure))
+    elapsed = monotonic() - began
+    return read_answer(planner, reply, sent, received, elapsed)
+
+
+async def _follow(planners: Planners, planner: Planner, reply: Reply, timeout: timedelta) -> Reply:
+    """Fetch what a redirect points to, from the same planner only: our token is not for others."""
+    location = urljoin(planner.url + "/requests", reply.headers.get("location", ""))
+    if not location.startswith(planner.url + "/"):
+        raise NoReply("redirects to somewhere else", cut=True)
+    target = location.removeprefix(planner.url)
+    return await planners.call(planner, "GET", target, timeout)
+
+
+def read_answer(planner: Planner, reply: Reply, sent: datetime, received: datetime, elapsed: float = 0.0) -> Answer:
+    """Make an answer of a reply; nothing that a reply can be raises."""
+
+    def answer(verdict: Verdict, *reasons: str, **more: Any) -> Answer:
+        return Answer(planner.name, verdict, reasons, elapsed=elapsed, **more)
+
+    if reply.status >= 500:
+        return answer(Verdict.ERROR, f"answered {reply.status}{problem(reply)}")
+    if reply.status >= 400:
+        return answer(Verdict.REFUSED, f"refused with {reply.status}{problem(reply)}")
+    if reply.status not in (200, 201):
+        return answer(Verdict.NONSENSE, f"answered status {reply.status}")
+    try:
+        document = reply.document()
+    except MalformedBody as error:
+        return answer(Verdict.NONSENSE, one_line(str(error)))
+    if not isinstance(document, dict):
+        return answer(Verdict.NONSENSE, "answered something that is no offer set")
+    # Offers are read one by one, so that a bad one does not spoil the others.
+    offers = document.pop("offers", None) or []
+    try:
+        offer_set = OfferSet.model_validate(document, extra="ignore")
+    except ValidationError as error:
+        return answer(Verdict.NONSENSE, _first_error(error))
+    if not isinstance(offers, list) or len(offers) > MAX_OFFERS:
+        return answer(Verdict.NONSENSE, f"offers: must be a list of at most {MAX_OFFERS}")
+    clock_offset = _clock_offset(offer_set, reply, sent, received)
+
+    if offer_set.result == "NO":
+        messages = (offer_set.meta.messages if offer_set.meta else None) or []
+        said = [one_line(message.message) for message in messages if message.message]
+        if not said and offer_set.description:
+            said = [one_line(offer_set.description)]
+        unread = tuple(
+            Unusable("; ".join(["says NO, and offers all the same", *said]), *_identity(planner, offer))
+            for offer in offers
+        )
+        return answer(Verdict.NO, *dict.fromkeys(said), unusable=unread, clock_offset=clock_offset)
+    if offer_set.result is None:
+        return answer(Verdict.NONSENSE, "says neither YES nor NO")
+    if not offers:
+        return answer(Verdict.NONSENSE, "says YES without an offer")
+
+    good: list[Offer] = []
+    bad: list[Unusable] = []
+    identities = [_identity(planner, offer) for offer in offers]
+    seen = [uuid for uuid, _ in identities]
+    for index, (offer, (uuid, url)) in enumerate(zip(offers, identities, strict=True)):
+        if uuid is None:
+            bad.append(Unusable(f"offers[{index}].meta.uuid: missing or no uuid"))
+        elif seen.count(uuid) > 1:
+            if seen.index(uuid) == index:
+                bad.append(Unusable(f"gives the id {uuid} to {seen.count(uuid)} offers", uuid, url))
+        else:
+            read = _read_offer(planner, offer, uuid, index)
+            if isinstance(read, Offer):
+                good.append(read)
+            else:
+                bad.append(Unusable(read, uuid, url))
+    return answer(Verdict.OFFERS, offers=tuple(good), unusable=tuple(bad), clock_offset=clock_offset)
+
+
+def _identity(planner: Planner, offer: Any) -> tuple[UUID | None, str | None]:
+    """Find the id of an offer, however wrong the rest of it is; its address is made of the planner's own."""
+    try:
+        uuid = UUID(offer["meta"]["uuid"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None, None
+    return uuid, planner.session_url(uuid)
+
+
+def _read_offer(planner: Planner, offer: Any, uuid: UUID, index: int) -> Offer | str:
+    """Read an offer, or say in one line what is wrong with it."""
+    where = f"offers[{index}]"
+    try:
+        session = Session.model_validate(offer, extra="ignore")
+    except ValidationError as error:
+        return f"{where}.{_first_error(error)}"
+    if session.phase is not Phase.OFFERED:
+        return f"{where}.phase: is {session.phase or 'missing'}, not OFFERED"
+    if session.expires is None:
+        return f"{where}.expires: missing"
+    compute = session.compute
+    if not isinstance(compute, SimpleCompute):
+        return f"{where}.compute: missing or of an unknown kind"
+    if compute.cores is None or (cores := _sure(compute.cores.min, compute.cores.max)) is None:
+        return f"{where}.compute.cores: must say how many"
+    if compute.memory is None or (memory := _sure(compute.memory.min, compute.memory.max)) is None:
+        return f"{where}.compute.memory: must say how much"
+    available = session.schedule.available if session.schedule else None
+    if available is None or available.start is None or available.duration is None:
+        return f"{where}.schedule.available: must have start and duration"
+    costs: dict[str, float] = {}
+    for cost in session.costs or []:
+        number = _upper(getattr(cost, "min", None), getattr(cost, "max", None))
+        kind = getattr(cost, "type", None)
+        if isinstance(kind, str) and number is not None:
+            name = kind.removeprefix(kinds.COST_TYPE_PREFIX)
+            if number < 0:
+                return f"{where}.costs: {one_line(name, 40)} is negative"
+            # Said twice, the worse of the two counts.
+            costs[name] = max(number, costs.get(name, number))
+    metrics: dict[str, float] = {}
+    for metric in session.metrics or []:
+        number = _lower(getattr(metric, "min", None), getattr(metric, "max", None))
+        kind = getattr(metric, "type", None)
+        if isinstance(kind, str) and number is not None:
+            name = kind.removeprefix(kinds.METRIC_TYPE_PREFIX)
+            metrics[name] = min(number, metrics.get(name, number))
+    try:
+        finish = available.start.start + available.duration
+    except OverflowError:
+        return f"{where}.schedule.available: ends after the year 9999"
+    del finish
+    return Offer(
+        planner=planner.name,
+        uuid=uuid,
+        url=planner.session_url(uuid),
+        cores=cores,
+        memory_gib=memory,
+        start=available.start.start,
+        duration=available.duration,
+        expires=session.expires,
+        costs=costs,
+        metrics=metrics,
+    )
+
+
+def _sure(least: int | None, most: int | None) -> int | None:
+    """What is surely given: the lower end of a range."""
+    return least if least is not None else most
+
+
+def _upper(least: Any, most: Any) -> float | None:
+    return most if isinstance(most, float | int) else least if isinstance(least, float | int) else None
+
+
+def _lower(least: Any, most: Any) -> float | None:
+    return least if isinstance(least, float | int) else most if isinstance(most, float | int) else None
+
+
+def _clock_offset(offer_set: OfferSet, reply: Reply, sent: datetime, received: datetime) -> timedelta | None:
+    """Tell how far a planner's clock is ahead of ours, from the time it says it made its answer."""
+    meta: Meta | None = offer_set.meta
+    slack = timedelta(0)
+    said = meta.created if meta else None
+    if said is None:
+        try:
+            said = parsedate_to_datetime(reply.headers["date"])
+        except (KeyError, ValueError, TypeError):
+            return None
+        if said.tzinfo is None:
+            return None
+        slack = timedelta(seconds=1)  # the header has whole seconds only
+    if said < sent - slack:
+        return said - sent
+    if said > received + slack:
+        return said - received
+    return timedelta(0)
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return one_line(f"{field_name(first['loc']) or 'body'}: {first['msg'].removeprefix('Value error, ')}")
+
+
+def problem(reply: Reply) -> str:
+    """The reason in a problem body (RFC 9457), as the end of a line."""
+    try:
+        document = reply.document()
+    except MalformedBody:
+        return ""
+    if not isinstance(document, dict):
+        return ""
+    said = [document.get(key) for key in ("detail", "title")]
+    words = next((text for text in said if isinstance(text, str) and text.strip()), None)
+    return f": {one_line(words)}" if words else ""
+
+
+def read_phase(document: Any) -> Phase | None:
+    """Find the phase of a session in a reply; None where there is none."""
+    try:
+        return Phase(document["phase"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def read_messages(document: Any) -> list[str]:
+    """Find what a session's planner says about it, oldest first."""
+    try:
+        messages = document["meta"]["messages"] or []
+        return [one_line(m["message"]) for m in messages if isinstance(m.get("message"), str)]
+    except (KeyError, TypeError, AttributeError):
+        return []
