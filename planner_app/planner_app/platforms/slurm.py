@@ -12,6 +12,7 @@ import contextlib
 import math
 import re
 import shlex
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -30,6 +31,9 @@ GRES = "disk"
 
 # Slurm prints and reads local time without a zone: the commands are given UTC.
 _ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC", "PATH": "/usr/local/bin:/usr/bin:/bin"}
+
+SCRATCH = "scratch"
+"""The job's /tmp, in the session's directory."""
 
 _TIMEOUT = 25.0
 """Seconds for one command: commands give up by themselves after twice MessageTimeout (10 s) and less."""
@@ -100,9 +104,14 @@ def parse_time(text: str) -> datetime | None:
 
 
 def parse_exit(text: str) -> tuple[int, int] | None:
-    """Read ``CODE:SIGNAL`` or ``CODE``; None where there is no number."""
+    """Read sacct's ``CODE:SIGNAL``, or squeue's status as wait(2) gives it; None where there is no number."""
     matched = re.fullmatch(r"(\d+)(?::(\d+))?", text.strip())
-    return (int(matched[1]), int(matched[2] or 0)) if matched else None
+    if matched is None:
+        return None
+    if matched[2] is not None:
+        return int(matched[1]), int(matched[2])
+    status = int(matched[1])
+    return status >> 8, status & 0x7F
 
 
 def job_state(word: str) -> JobState:
@@ -242,8 +251,10 @@ def submit_arguments(job: JobSpec, account: str, partition: str, now: datetime) 
         "--open-mode=truncate",
         # A job that is started twice would write its outputs twice; the planner decides.
         "--no-requeue",
-        # Neither the service's environment and limits nor the user's login shell have a part in the job.
-        "--export=NIL",
+        # What sbatch is started with, which is nothing of the service's own: with any other value, NONE and NIL
+        # too, slurmd runs a login shell of the user for each job.
+        "--export=ALL",
+        # The service's limits are not the job's.
         "--propagate=NONE",
     ]
     if job.disc_gb:
@@ -269,7 +280,10 @@ def batch_script(job: JobSpec) -> str:
     # charliecloud takes one pair of single quotes off a value, and leaves all others.
     lines = "".join(f"{name}='{value}'\n" for name, value in environment.items())
     isolate = ["unshare", "--user", "--map-current-user", "--pid", "--ipc", "--fork", "--kill-child", "--mount-proc"]
-    run = ["ch-run", "--unset-env=*", "--env-no-expand", "--set-env=./environment", "--private-tmp", "--cd=/tmp"]
+    run = ["ch-run", "--unset-env=*", "--env-no-expand", "--set-env=./environment", "--cd=/tmp"]
+    # Not --private-tmp: what lies in a tmpfs is the job's memory, and when that is full the kernel kills whom it
+    # finds, slurmstepd too, while the tmpfs stays.
+    run += [f"--bind={job.directory}/{SCRATCH}:/tmp"]
     run += [f"--bind={mount.source}:{mount.target}" for mount in job.mounts]
     run += [str(job.image.slurm), "--", job.entrypoint or "/entrypoint", *job.command]
     return "\n".join(
@@ -280,6 +294,9 @@ def batch_script(job: JobSpec) -> str:
             "export PATH=/usr/local/bin:/usr/bin:/bin",
             # ch-run asks who it is.
             'export USER="${USER:-$(id -un)}"',
+            # As in a container on Kubernetes; the directory above is closed to others.
+            "umask 022",
+            f"mkdir -p {SCRATCH}",
             "(umask 077; printf %s " + shlex.quote(lines) + " > environment)",
             f"exec {shlex.join(isolate)} -- {shlex.join(run)}",
             "",
@@ -302,7 +319,7 @@ class _Done:
         return "; ".join(line.removeprefix("sbatch: ").removeprefix("error: ") for line in text.splitlines())
 
 
-async def _run(*arguments: str, stdin: str = "", timeout: float = _TIMEOUT) -> _Done:
+async def _run(*arguments: str, stdin: str = "") -> _Done:
     try:
         process = await asyncio.create_subprocess_exec(
             *arguments,
@@ -314,10 +331,10 @@ async def _run(*arguments: str, stdin: str = "", timeout: float = _TIMEOUT) -> _
     except OSError as error:
         raise PlatformDown(f"{arguments[0]}: {error.strerror}") from error
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(_TIMEOUT):
             out, err = await process.communicate(stdin.encode())
     except TimeoutError as error:
-        raise PlatformDown(f"{arguments[0]} did not end within {timeout:g} s") from error
+        raise PlatformDown(f"{arguments[0]} did not end within {_TIMEOUT:g} s") from error
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -342,9 +359,12 @@ class SlurmPlatform:
         return Snapshot(taken=taken, jobs=tuple(job for job in jobs if not job.state.ended or job.session is not None))
 
     async def submit(self, job: JobSpec) -> str:
-        """Submit by sbatch, unless the session has a job already."""
+        """Submit by sbatch, unless slurmctld knows a job of the session.
+
+        One that it has forgotten is found by `find`, which needs the accounting: submitting does without it.
+        """
         script = batch_script(job)
-        there = await self.find(job.session)
+        there = latest(await self._queue(f"--name={job.session}"))
         if there is not None:
             return there.job_id
         arguments = submit_arguments(job, self._account, self._partition, datetime.now(UTC))
@@ -364,6 +384,8 @@ class SlurmPlatform:
             return job
         done = await _run(
             "sacct", "-XnP", f"--name={session}", f"--accounts={self._account}", "--starttime=now-30days",
+            # A job that was never due has no start before then.
+            "--endtime=now+365days",
             f"--format={SACCT_FORMAT}",
         )  # fmt: skip
         if done.code != 0:
@@ -380,7 +402,8 @@ class SlurmPlatform:
             raise PlatformDown(f"scancel: {done.words}")
 
     async def collect(self, job_id: str, directory: Path) -> None:
-        """Nothing is to be brought: Slurm writes the job's output where it belongs."""
+        """Remove the job's /tmp; Slurm wrote the output where it belongs."""
+        await asyncio.to_thread(shutil.rmtree, directory / SCRATCH, ignore_errors=True)
 
     async def close(self) -> None:
         """Nothing is kept open between calls."""
