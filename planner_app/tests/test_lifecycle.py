@@ -1,0 +1,285 @@
+"""Sessions from the offer to the end, on a platform in memory."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from planner_app.platforms.protocol import JobState
+from tests.fakes import NINE, FakePlanner, start_in
+
+
+async def test_a_session_runs_to_its_end(tmp_path: Path) -> None:
+    async with FakePlanner(tmp_path) as planner:
+        session = await planner.accepted()
+        await planner.look()
+        assert await planner.phase(session) == "PREPARING"
+        job = planner.platform.only()
+        planner.clock.forward(3)
+        planner.platform.run(job)
+        await planner.look()
+        assert await planner.phase(session) == "AVAILABLE"
+        planner.clock.forward(60)
+        planner.platform.end(job, JobState.COMPLETED, 0, "COMPLETED 0:0")
+        await planner.look()
+        assert await planner.phase(session) == "RELEASING"
+        await planner.look()
+        document = await planner.session(session)
+        assert document["phase"] == "COMPLETED"
+        assert "options" not in document["meta"]
+        assert planner.platform.collected == [job]
+        said = [message["message"] for message in document["meta"]["messages"]]
+        assert "the job ended: COMPLETED 0:0, exit code 0" in said
+        assert (await planner.client.get(f"/sessions/{session}/stdout")).text == "58 islands\n"
+
+
+async def test_the_job_is_what_was_offered(tmp_path: Path) -> None:
+    async with FakePlanner(tmp_path) as planner:
+        await planner.accepted(cores=(3, 4), memory=(5, 6))
+        await planner.look()
+        (job,) = planner.platform.specs
+        assert (job.cores, job.memory_gib, job.walltime) == (3, 5, timedelta(hours=1))
+        assert job.command == ("--run",)
+        assert dict(job.environment) == {"JOB_OUTDIR": "/output"}
+        assert (job.directory / "outputs").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("state", "phase"),
+    [(JobState.FAILED, "FAILED"), (JobState.CANCELLED, "CANCELLED"), (JobState.COMPLETED, "COMPLETED")],
+)
+async def test_a_job_that_was_never_seen_running(tmp_path: Path, state: JobState, phase: str) -> None:
+    async with FakePlanner(tmp_path) as planner:
+        session = await planner.accepted()
+        await planner.look()
+        planner.clock.forward(3)
+        planner.platform.end(planner.platform.only(), state, 125, "OUT_OF_MEMORY 0:125")
+        await planner.look(2)
+        assert await planner.phase(session) == phase
+
+
+async def test_accepting_rejects_the_sibling_and_frees_it(tmp_path: Path) -> None:
+    async with FakePlanner(tmp_path) as planner:
+        offers = (await planner.ask(cores=(1, 4)))["offers"]
+        assert [offer["compute"]["cores"]["min"] for offer in offers] == [1, 4]
+        small, large = (offer["meta"]["uuid"] for offer in offers)
+        await planner.update(small, "ACCEPTED")
+        assert await planner.phase(large) == "REJECTED"
+        assert (await planner.client.get("/capabilities")).json()["free"]["cores"] == 7
+
+
+async def test_an_offer_expires_and_frees_its_share(tmp_path: Path) -> None:
+    async with FakePlanner(tmp_path) as planner:
+        for _ in range(2):
+            assert (await planner.ask(cores=(4, 4)))["result"] == "YES"
+        # The earliest is after the first two, which may be accepted until their last moment.
+        session = (await planner.ask(cores=(4, 4), schedule=start_in(0, 7200)))["offers"][0]
+        assert session["schedule"]["available"]["start"] == "2026-11-24T10:01:15Z/PT0S"
+        planner.clock.forward(61)
+        await planner.look()
+        assert await planner.phase(session["meta"]["uuid"]) == "EXPIRED"
+        assert (await planner.client.get("/capabilities")).json()["free"]["cores"] == 8
+
+
+async def test_a_start_in_the_future_waits(tmp_path: Path) -> None:
+    async with FakePlanner(tmp_path) as planner:
+        session = await planner.accepted(schedule=start_in(1800))
+        await planner.look()
+        assert await planner.phase(session) == "WAITING"
+        assert not planner.platform.specs
+        planner.clock.forward(1796)
+        await planner.look()
+        assert await planner.phase(session) == "PREPARING"
+        assert len(planner.platform.specs) == 1
+
+
+async def test_a_waiting_session_is_cancelled_at_once(tmp_path: Path) -> None:
+    async with FakePlanner(tmp_path) as planner:
+        session = await planner.accepted(schedule=start_in(1800))
+        await planner.look()
+        assert (await planner.update(session, "CANCELLED")).json()["phase"] == "CANCELLED"
+        planner.clock.forward(1800)
+        await planner.look()
+        assert not planner.platform.specs
+
+
+async def test_a_running_session_is_cancelled_when_its_job_has_ended(tmp_path: Path) -> None:
+    async with FakePlanner(tmp_path) as planner:
+        session = await planner.accepted()
+        await planner.look()
+        job = planner.platform.only()
+        planner.platform.run(job)
+        planner.clock.forward(3)
+        await planner.look()
+        assert (await planner.update(session, "CANCELLED")).json()["phase"] == "RELEASING"
+        await planner.look()
+        assert planner.platform.jobs[job].state is JobState.CANCELLED
+        planner.clock.forward(3)
+        await planner.look(2)
+        assert await planner.phase(session) == "CANCELLED"
+        assert planner.platform.collected == [job]
+
+
+async def test_a_session_cancelled_before_it_was_submitted(tmp_path: Path) -> None:
+    async with FakePlanner(tmp_path) as planner:
+        session = await planner.accepted()
+        planner.platform.down = "slurmctld is away"
+        await planner.look()
+        assert await planner.phase(session) == "PREPARING"
+        assert (await planner.update(session, "CANCELLED")).json()["phase"] == "RELEASING"
+        planner.platform.down = ""
+        planner.clock.forward(3)
+        await planner.look()
+        assert await planner.phase(session) == "CANCELLED"
+        assert not planner.platform.specs
+
+
+async def test_a_platform_that_is_down_delays_the_submission(tmp_path: Path) -> None:
+    async with FakePlanner(tmp_path) as planner:
+        session = await planner.accepted()
+        planner.platform.down = "slurmctld is away"
+        await planner.look(3)
+        assert await planner.phase(session) == "PREPARING"
+        planner.platform.down = ""
+        planner.clock.forward(3)
+        await planner.look()
+        assert len(planner.platform.specs) == 1
+
+
+async def test_a_submission_whose_answer_is_lost_is_not_made_twice(tmp_path: Path) -> None:
+    async with FakePlanner(tmp_path) as planner:
+        await planner.accepted()
+        planner.platform.loses_answer = True
+        await planner.look()
+        planner.clock.forward(3)
+        await planner.look(2)
+        assert len(planner.platform.jobs) == 1
+
+
+async def test_a_platform_that_stays_down_fails_the_session_in_the_end(tmp_path: Path) -> None:
+    async with FakePlanner(tmp_path) as planner:
+        session = await planner.accepted()
+        planner.platform.down = "slurmctld is away"
+        planner.clock.forward(2 * 3600)
+        await planner.look()
+        assert await planner.phase(session) == "FAILED"
+
+
+async def test_a_refused_job_fails_with_the_platforms_reason(tmp_path: Path) -> None:
+    async with FakePlanner(tmp_path) as planner:
+        session = await planner.accepted()
+        planner.platform.refuses = "QOSMaxCpuPerJobLimit"
+        await planner.look()
+        document = await planner.session(session)
+        assert document["phase"] == "FAILED"
+        assert document["meta"]["messages"][-1]["message"] == "the platform refused the job: QOSMaxCpuPerJobLimit"
+        assert document["meta"]["messages"][-1]["level"] == "ERROR"
+
+
+async def test_a_job_that_vanished(tmp_path: Path) -> None:
+    async with FakePlanner(tmp_path) as planner:
+        session = await planner.accepted()
+        await planner.look()
+        planner.platform.jobs.clear()
+        planner.clock.forward(10)
+        await planner.look()
+        assert await planner.phase(session) == "PREPARING"  # a snapshot may lag behind a submission
+        planner.clock.forward(30)
+        await planner.look(2)
+        assert await planner.phase(session) == "FAILED"
+
+
+@pytest.mark.parametrize("lost", ["answer", "id", "nothing"])
+async def test_a_killed_planner_goes_on_where_it_was(tmp_path: Path, lost: str) -> None:
+    first = FakePlanner(tmp_path)
+    session = await first.accepted()
+    if lost == "nothing":
+        await first.look()
+    else:
+        # Killed between the submission and its record, or before the submission.
+        first.platform.loses_answer = lost == "answer"
+        first.platform.down = "" if lost == "answer" else "killed before it could ask"
+        await first.look()
+        first.platform.down = ""
+    assert await first.phase(session) == "PREPARING"
+    await first.client.aclose()  # and nothing else: as if killed
+    first.clock.forward(5)
+    async with FakePlanner(tmp_path, first.platform) as second:
+        await second.look()
+        assert len(second.platform.jobs) == 1
+        second.clock.forward(5)
+        second.platform.run(second.platform.only())
+        await second.look()
+        assert await second.phase(session) == "AVAILABLE"
+    await first.lifecycle.stop()
+
+
+async def test_one_observation_for_all(tmp_path: Path) -> None:
+    async with FakePlanner(tmp_path) as planner:
+        for _ in range(4):
+            await planner.accepted(cores=(1, 1), memory=(1, 1))
+        await planner.look()
+        planner.clock.forward(3)
+        before = planner.platform.observations
+        await planner.look()
+        assert planner.platform.observations == before + 1
+
+
+async def test_requests_at_once_share_one_observation(tmp_path: Path) -> None:
+    async with FakePlanner(tmp_path) as planner:
+        answers = await asyncio.gather(*(planner.ask(cores=(1, 1), memory=(1, 1)) for _ in range(4)))
+        assert [answer["result"] for answer in answers] == ["YES"] * 4
+        assert planner.platform.observations == 1
+
+
+async def test_the_same_core_is_not_offered_twice(tmp_path: Path) -> None:
+    async with FakePlanner(tmp_path) as planner:
+        # Eight cores, four jobs: of ten that want three cores at nine, two get an offer for nine.
+        answers = await asyncio.gather(*(planner.ask(cores=(3, 3), schedule=start_in(10, 55)) for _ in range(10)))
+        assert sum(answer["result"] == "YES" for answer in answers) == 2
+
+
+async def test_an_idle_planner_sleeps(tmp_path: Path) -> None:
+    async with FakePlanner(tmp_path) as planner:
+        assert await planner.lifecycle.look() is None
+        assert planner.platform.observations == 0
+        await planner.ask()
+        assert await planner.lifecycle.look() == pytest.approx(60)
+        assert planner.platform.observations == 1
+
+
+async def test_the_loop_drives_a_session_by_itself(tmp_path: Path) -> None:
+    async with FakePlanner(tmp_path, observe_every="PT0.05S") as planner:
+        planner.clock.now = NINE
+        planner.lifecycle.start()
+        session = await planner.accepted()
+        async with asyncio.timeout(5):
+            while not planner.platform.jobs:
+                await asyncio.sleep(0.01)
+            planner.platform.run(planner.platform.only())
+            while await planner.phase(session) != "AVAILABLE":
+                planner.clock.forward(0.1)
+                await asyncio.sleep(0.01)
+            planner.platform.end(planner.platform.only(), JobState.COMPLETED, 0)
+            while await planner.phase(session) != "COMPLETED":
+                planner.clock.forward(0.1)
+                await asyncio.sleep(0.01)
+
+
+async def test_the_loop_survives_a_driver_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with FakePlanner(tmp_path) as planner:
+        session = await planner.accepted()
+        await planner.look()
+
+        async def nonsense() -> None:
+            raise KeyError("jobs")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(planner.platform, "observe", nonsense)
+            planner.clock.forward(3)
+            await planner.look()
+            assert (await planner.ask())["result"] == "NO"
+        planner.platform.run(planner.platform.only())
+        planner.clock.forward(3)
+        await planner.look()
+        assert await planner.phase(session) == "AVAILABLE"
