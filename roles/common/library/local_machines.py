@@ -56,6 +56,10 @@ options:
     type: list
     elements: str
     default: []
+  control_prefix:
+    description: Start of the paths of the sockets by which Ansible's ssh connections are shared; the machine's name follows.
+    type: str
+    default: ""
   start_timeout:
     description: Seconds a machine has to come up.
     type: int
@@ -94,21 +98,28 @@ import contextlib
 import io
 import json
 import os
+import re
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import tarfile
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils import host_preflight
 from ansible.module_utils import local_machines as lm
 from ansible.module_utils.basic import AnsibleModule
 
 SSH_PORT = 22
+# Where conmon leaves a container's exit code for podman.
+CONMON_EXITS = Path("/run/libpod/exits")
+DEAD_NAMESPACE = re.compile(r"retrieving network namespace at (/\S*/netns/[\w-]+)")
 APT_ARCHIVES = "/var/cache/apt/archives"
 POLL_SECONDS = 0.1
 
@@ -125,11 +136,14 @@ class Podman:
         with tempfile.NamedTemporaryFile("w", prefix="containers-", suffix=".conf", delete=False) as handle:
             handle.write(containers_conf)
         self._conf = Path(handle.name)
+        self._mounted: list[Path] = []
         self._environment = {**os.environ, "CONTAINERS_CONF": handle.name, "LC_ALL": "C.UTF-8"}
 
-    def close(self) -> None:
-        """Remove what was written."""
+    def close(self, undo: bool = False) -> None:
+        """Remove what was written; with `undo`, what was mounted as well."""
         self._conf.unlink(missing_ok=True)
+        for path in self._mounted if undo else []:
+            subprocess.run(["umount", str(path)], capture_output=True, check=False)
 
     def use(self, conf: Path) -> None:
         """Take the configuration from `conf` from now on: podman's helpers live longer than this module."""
@@ -149,20 +163,26 @@ class Podman:
         return done.stdout.decode(errors="replace")
 
     def json(self, *argv: str) -> list[dict[str, Any]]:
-        """Run podman and parse what it prints."""
-        return list(json.loads(self.run(*argv, "--format=json") or "null") or [])
+        """Run podman and parse what it prints.
+
+        After a crash podman does not even list containers, since it cannot join the network namespaces of those
+        that it believes to run. It is given empty ones, one for each complaint.
+        """
+        while True:
+            try:
+                return list(json.loads(self.run(*argv, "--format=json") or "null") or [])
+            except Failure as error:
+                broken = {Path(name) for name in DEAD_NAMESPACE.findall(str(error))} - set(self._mounted)
+                if not broken:
+                    raise
+                for path in broken:
+                    mount_namespace(path)
+                    self._mounted.append(path)
 
 
 def cgroup_kind() -> str:
-    """Say which cgroups the host has: `v1`, `hybrid` or `v2`."""
-    kinds = {}
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        _, where, kind = line.split()[:3]
-        if where.startswith("/sys/fs/cgroup"):
-            kinds[where] = kind
-    if kinds.get("/sys/fs/cgroup") == "cgroup2":
-        return "v2"
-    return "hybrid" if "cgroup2" in kinds.values() else "v1"
+    """Say which cgroups this host has."""
+    return host_preflight.cgroup_kind(Path("/proc/self/mounts").read_text())
 
 
 def host_containers_conf() -> str:
@@ -214,13 +234,12 @@ def alive(container: str, pid: int) -> bool:
         return False
 
 
-def used_networks(podman: Podman, own: str) -> list[str]:
+def used_networks(podman: Podman) -> list[str]:
     """List what the testbed's subnet must not overlap."""
     routes = json.loads(subprocess.run(["ip", "-json", "-4", "route", "show", "table", "all"], check=True, capture_output=True).stdout)
     used = lm.routed_networks(routes)
     for network in podman.json("network", "ls"):
-        if network["name"] != own:
-            used += [subnet["subnet"] for subnet in network.get("subnets") or []]
+        used += [subnet["subnet"] for subnet in network.get("subnets") or []]
     for line in Path("/etc/resolv.conf").read_text().splitlines():
         words = line.split()
         if len(words) > 1 and words[0] == "nameserver" and ":" not in words[1]:
@@ -234,9 +253,9 @@ def look(podman: Podman, wanted: lm.Wanted, patience: float) -> lm.Seen:
     Raises lm.Conflict where something of its name is not its own.
     """
     label = f"label={lm.LABEL}={wanted.testbed}"
-    networks = {network["name"]: network for network in podman.json("network", "ls")}
-    network = networks.get(wanted.testbed)
-    if network and (network.get("labels") or {}).get(lm.LABEL) != wanted.testbed:
+    networks = podman.json("network", "ls")
+    network = next((item for item in networks if (item.get("labels") or {}).get(lm.LABEL) == wanted.testbed), None)
+    if network is None and any(item["name"] == wanted.testbed for item in networks):
         raise lm.Conflict(f"a podman network {wanted.testbed} exists that no testbed made: choose another testbed_name")
     subnet = network["subnets"][0]["subnet"] if network else None
     where = lm.addresses(lm.Network(subnet), wanted.machines) if subnet else {}
@@ -245,7 +264,7 @@ def look(podman: Podman, wanted: lm.Wanted, patience: float) -> lm.Seen:
     def container(item: dict[str, Any]) -> lm.Container:
         name = item["Names"][0]
         state = str(item["State"])
-        lives = state == "running" and alive(item["Id"], int(item.get("Pid") or 0))
+        lives = state in lm.BUSY and alive(item["Id"], int(item.get("Pid") or 0))
         return lm.Container(
             id=item["Id"],
             state=state,
@@ -263,7 +282,8 @@ def look(podman: Podman, wanted: lm.Wanted, patience: float) -> lm.Seen:
         subnet=subnet,
         containers=containers,
         volumes=frozenset(volume["Name"] for volume in podman.json("volume", "ls", f"--filter={label}")),
-        used=() if subnet else tuple(used_networks(podman, wanted.testbed)),
+        used=() if subnet else tuple(used_networks(podman)),
+        network=network["name"] if network else None,
     )
 
 
@@ -351,12 +371,22 @@ def seed_archives(directory: Path) -> None:
 class Runner:
     """Does the steps."""
 
-    def __init__(self, podman: Podman, wanted: lm.Wanted, subnet: lm.Network, files: Files, archive: Path | None) -> None:
+    def __init__(
+        self,
+        podman: Podman,
+        wanted: lm.Wanted,
+        subnet: lm.Network,
+        files: Files,
+        archive: Path | None,
+        control_prefix: str,
+    ) -> None:
         self.podman = podman
         self.wanted = wanted
         self.subnet = subnet
         self.files = files
         self.archive = archive
+        self.control_prefix = control_prefix
+        self.network = wanted.testbed
         self.machines = {lm.container_name(wanted.testbed, machine.name): machine for machine in wanted.machines}
 
     def do(self, step: lm.Step) -> None:
@@ -365,9 +395,9 @@ class Runner:
 
     def _create_network(self, name: str) -> None:
         # No name server of podman's: the machines know each other from /etc/hosts, and ask the host's.
-        self.podman.run(
-            "network", "create", f"--label={lm.LABEL}={name}", f"--subnet={self.subnet}", "--disable-dns", name
-        )
+        self.network = name
+        label = f"--label={lm.LABEL}={self.wanted.testbed}"
+        self.podman.run("network", "create", label, f"--subnet={self.subnet}", "--disable-dns", name)
 
     def _create_volume(self, name: str) -> None:
         self.podman.run("volume", "create", f"--label={lm.LABEL}={self.wanted.testbed}", name)
@@ -390,21 +420,115 @@ class Runner:
         for source in machine.binds:
             seed_archives(Path(source))
         label = f"--label={lm.DEFINITION_LABEL}={lm.definition(self.wanted, machine, self.subnet)}"
-        self.podman.run("create", label, *lm.create_options(self.wanted, machine, self.subnet))
+        self.podman.run("create", label, *lm.create_options(self.wanted, machine, self.subnet, self.network))
         self.podman.run("cp", "-", f"{name}:/", data=key_archive(self.files, self.wanted, machine.name))
 
     def _start_machine(self, name: str) -> None:
         self.podman.run("start", name)
 
     def _stop_machine(self, name: str) -> None:
+        self._close_connection(name)
+        self.podman.run("unpause", name, ok=(0, 125))
         self.podman.run("stop", name)
 
     def _clear_machine(self, name: str) -> None:
-        self.podman.run("kill", name, ok=(0, 125))
+        """Tell podman that a machine ended which died without anybody to say so (crash, power, kill -9).
+
+        podman knows a container's end from a file that conmon writes, and frees its address only while its
+        network namespace exists; both are given to it.
+        """
+        self._close_connection(name)
+        details = json.loads(self.podman.run("inspect", "--type=container", name))[0]
+        identity = details["Id"]
+        kill_leftovers(identity)
+        namespace = network_namespace(Path(details["OCIConfigPath"]))
+        if namespace is not None and namespace.is_file() and not is_mounted(namespace):
+            mount_namespace(namespace)
+        if CONMON_EXITS.is_dir():
+            (CONMON_EXITS / identity).write_text("137")
         self.podman.run("container", "cleanup", name, ok=(0, 125))
+        if namespace is not None and namespace.is_file() and not is_mounted(namespace):
+            namespace.unlink()
 
     def _remove_machine(self, name: str) -> None:
-        self.podman.run("rm", "--force", "--time=20", name)
+        self._close_connection(name)
+        self._remove_container(name, seconds=15)
+
+    def _discard_machine(self, name: str) -> None:
+        # Nothing of it is wanted any more: no time for an orderly end.
+        self._close_connection(name)
+        self._remove_container(name, seconds=1)
+
+    def _remove_container(self, name: str, seconds: int) -> None:
+        try:
+            self.podman.run("rm", "--force", f"--time={seconds}", name)
+        except Failure:
+            # Half dead: once podman knows that it ended, it can be removed.
+            self._clear_machine(name)
+            self.podman.run("rm", "--force", f"--time={seconds}", name)
+
+    def _remove_volume(self, name: str) -> None:
+        self.podman.run("volume", "rm", "--force", name)
+
+    def _remove_network(self, name: str) -> None:
+        self.podman.run("network", "rm", "--force", name)
+
+    def _close_connection(self, name: str) -> None:
+        """End Ansible's lasting connection to a machine that goes away: it would hang the next task."""
+        if self.control_prefix:
+            close_connection(Path(self.control_prefix + name.removeprefix(f"{self.wanted.testbed}-")))
+
+
+def mount_namespace(path: Path) -> None:
+    """Mount an empty network namespace where a dead container's was."""
+    path.touch()
+    subprocess.run(["unshare", f"--net={path}", "true"], check=True, capture_output=True)
+
+
+def is_mounted(path: Path) -> bool:
+    """Tell whether something is mounted on exactly this path."""
+    return any(line.split()[4] == str(path) for line in Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+def network_namespace(config: Path) -> Path | None:
+    """Read from a container's OCI configuration where its network namespace is mounted."""
+    try:
+        namespaces = json.loads(config.read_text())["linux"]["namespaces"]
+    except FileNotFoundError:
+        return None
+    paths = [item["path"] for item in namespaces if item["type"] == "network" and item.get("path")]
+    return Path(paths[0]) if paths else None
+
+
+def kill_leftovers(container: str) -> None:
+    """Kill the processes of a container, and its conmon, whatever podman thinks of them."""
+
+    def members() -> list[int]:
+        found = []
+        for process in Path("/proc").iterdir():
+            if process.name.isdigit():
+                with contextlib.suppress(OSError):
+                    command = (process / "cmdline").read_bytes().split(b"\0")
+                    conmon = command[0].endswith(b"conmon") and container.encode() in command
+                    if conmon or container in (process / "cgroup").read_text():
+                        found.append(int(process.name))
+        return found
+
+    end = time.monotonic() + 10
+    while (pids := members()) and time.monotonic() < end:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(POLL_SECONDS)
+
+
+def close_connection(socket_path: Path) -> None:
+    """End the ssh connection that is shared by way of this socket, if there is one."""
+    if socket_path.exists():
+        subprocess.run(
+            ["ssh", "-o", f"ControlPath={socket_path}", "-O", "exit", "machine"], capture_output=True, check=False
+        )
+        socket_path.unlink(missing_ok=True)
 
 
 def ssh(files: Files, machine: str, *argv: str, timeout: float) -> tuple[int, str]:
@@ -445,6 +569,24 @@ def wait_until_up(files: Files, machine: str, address: str, seconds: float) -> l
     return [line.split()[0] for line in failed.splitlines() if line.strip()]
 
 
+def rebuild(podman: Podman, wanted: lm.Wanted, runner: Runner) -> list[lm.Step]:
+    """Remove the testbed's machines and its network and make them again; the volumes and the addresses stay."""
+    seen = look(podman, wanted, patience=0.0)
+    steps = [lm.Step("remove machine", name, "cannot be brought back") for name in seen.containers]
+    if seen.network:
+        steps.append(lm.Step("remove network", seen.network, "it may hold addresses of machines that are gone"))
+    bare = lm.Seen(seen.image, None, {}, seen.volumes, ())
+    same = replace(wanted, subnet_pools=(str(runner.subnet),))
+    # A new name: podman remembers by the network's name which addresses are taken, and may be wrong until the next boot.
+    name = f"{wanted.testbed}-{int(time.time()):x}"
+    steps += [
+        replace(step, subject=name) if step.action == "create network" else step for step in lm.plan(same, bare)[1]
+    ]
+    for step in steps:
+        runner.do(step)
+    return steps
+
+
 def present(module: AnsibleModule) -> dict[str, Any]:
     """Bring the machines up."""
     parameters = module.params
@@ -482,9 +624,18 @@ def present(module: AnsibleModule) -> dict[str, Any]:
         result: dict[str, Any] = {"steps": [vars(step) for step in steps], "failed_units": {}, "addresses": address}
         if not module.check_mode:
             podman.use(files.root / "containers.conf")
-            runner = Runner(podman, wanted, subnet, files, Path(parameters["image_archive"] or "/nowhere"))
-            for step in steps:
-                runner.do(step)
+            archive = Path(parameters["image_archive"]) if parameters["image_archive"] else None
+            runner = Runner(podman, wanted, subnet, files, archive, parameters["control_prefix"])
+            runner.network = seen.network or wanted.testbed
+            try:
+                for step in steps:
+                    runner.do(step)
+            except Failure as error:
+                if not seen.containers:
+                    raise
+                # What was there cannot be brought back: make it anew around the volumes, which hold what matters.
+                module.warn(f"machines are made anew, since one could not be brought back: {error}")
+                steps += rebuild(podman, wanted, runner)
         if not module.check_mode or all(wanted.host_keys.values()):
             files.write("known_hosts", lm.known_hosts(wanted))
         files.write("ssh_config", lm.ssh_config(wanted, address, str(files.root)))
@@ -502,7 +653,7 @@ def present(module: AnsibleModule) -> dict[str, Any]:
                         result["failed_units"][name] = units
                         module.warn(f"machine {name} is up, but these units failed: {', '.join(units)}")
     finally:
-        podman.close()
+        podman.close(undo=module.check_mode)
     result["changed"] = bool(steps or files.changed)
     result["changed_paths"] = files.changed
     before, after = lm.describe(seen), lm.foreseen(wanted, seen, subnet, steps) if steps else lm.describe(seen)
@@ -517,7 +668,60 @@ def present(module: AnsibleModule) -> dict[str, Any]:
 
 def absent(module: AnsibleModule) -> dict[str, Any]:
     """Remove the testbed's machines and all that belongs to them."""
-    raise NotImplementedError
+    testbed, root = module.params["testbed"], Path(module.params["state_dir"])
+    wanted = lm.Wanted(testbed, (), "none", ())
+    podman = Podman(host_containers_conf())
+    try:
+        seen = look(podman, wanted, patience=0.0)
+        steps = lm.plan_removal(seen)
+        if not module.check_mode:
+            files = Files(root, check=False)
+            runner = Runner(podman, wanted, lm.Network("192.0.2.0/24"), files, None, module.params["control_prefix"])
+            machines = [step for step in steps if step.action == "discard machine"]
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(runner.do, machines))
+            for step in steps[len(machines) :]:
+                runner.do(step)
+            for container in seen.containers.values():
+                kill_leftovers(container.id)
+                unmount_leftovers(container.id)
+            if seen.subnet:
+                remove_rules(seen.subnet)
+    finally:
+        podman.close(undo=module.check_mode)
+    if root.exists():
+        steps.append(lm.Step("remove directory", str(root), "teardown"))
+        if not module.check_mode:
+            shutil.rmtree(root)
+    nothing = {"network": None, "machines": {}, "volumes": []}
+    return {
+        "changed": bool(steps),
+        "steps": [vars(step) for step in steps],
+        "diff": {
+            "before": json.dumps(lm.describe(seen), indent=2) + "\n",
+            "after": json.dumps(nothing, indent=2) + "\n",
+            "before_header": f"machines of {testbed}",
+            "after_header": f"machines of {testbed}",
+        },
+    }
+
+
+def unmount_leftovers(container: str) -> None:
+    """Unmount what a container that was killed with its helpers left mounted."""
+    for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+        path = line.split()[4]
+        if container in path:
+            subprocess.run(["umount", "--lazy", path], capture_output=True, check=False)
+
+
+def remove_rules(subnet: str) -> None:
+    """Remove the firewall rules of a network that is gone: those of machines that died stay otherwise."""
+    if not shutil.which("iptables-save"):
+        return
+    for table in ("nat", "filter"):
+        saved = subprocess.run(["iptables-save", "-t", table], capture_output=True, text=True, check=False).stdout
+        for rule in lm.leftover_rules(saved, subnet):
+            subprocess.run(["iptables", "-w", "-t", table, *rule], capture_output=True, check=False)
 
 
 def main() -> None:
@@ -533,6 +737,7 @@ def main() -> None:
             "apt_archives_dir": {"type": "path"},
             "subnet_pools": {"type": "list", "elements": "str", "default": []},
             "nameservers": {"type": "list", "elements": "str", "default": []},
+            "control_prefix": {"type": "str", "default": ""},
             "start_timeout": {"type": "int", "default": 120},
         },
         supports_check_mode=True,

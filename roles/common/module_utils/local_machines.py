@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
+import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -19,6 +21,9 @@ IMAGE_LABEL = "caesar-testbed.image"
 IMAGE_NAME = "localhost/caesar-testbed-machine"
 #: Raised when machines must be made anew because of what this code does.
 GENERATION = 1
+
+#: States in which podman believes that a container has processes.
+BUSY = frozenset({"running", "paused", "stopping"})
 
 Network = ipaddress.IPv4Network
 
@@ -82,6 +87,8 @@ class Seen:
     volumes: frozenset[str]
     #: Subnets and addresses that are in use by others.
     used: tuple[str, ...] = ()
+    #: The testbed's network's name, which is the testbed's unless it had to be made anew.
+    network: str | None = None
 
 
 @dataclass(frozen=True)
@@ -147,13 +154,13 @@ def start_command(cgroup: str) -> list[str]:
     return ["sh", "-c", "; ".join([*steps, "exec /sbin/init"])]
 
 
-def create_options(wanted: Wanted, machine: Machine, subnet: Network) -> list[str]:
-    """Give podman's options for a machine, its image and its command."""
+def create_options(wanted: Wanted, machine: Machine, subnet: Network, network: str) -> list[str]:
+    """Give podman's options for a machine on the podman network `network`, its image and its command."""
     address = addresses(subnet, wanted.machines)
     options = [
         f"--name={container_name(wanted.testbed, machine.name)}",
         f"--hostname={machine.name}",
-        f"--network={wanted.testbed}",
+        f"--network={network}",
         f"--ip={address[machine.name]}",
         "--privileged",
         "--systemd=always",
@@ -171,10 +178,13 @@ def create_options(wanted: Wanted, machine: Machine, subnet: Network) -> list[st
 
 
 def definition(wanted: Wanted, machine: Machine, subnet: Network) -> str:
-    """Give a hash of all that a machine is made from: where it differs, the machine is made anew."""
+    """Give a hash of all that a machine is made from: where it differs, the machine is made anew.
+
+    The network's name is none of it: only its addresses matter.
+    """
     parts = [
         GENERATION,
-        create_options(wanted, machine, subnet),
+        create_options(wanted, machine, subnet, wanted.testbed),
         wanted.host_keys.get(machine.name, ""),
         wanted.authorized_key,
     ]
@@ -216,18 +226,51 @@ def plan(wanted: Wanted, seen: Seen) -> tuple[Network, list[Step]]:
         if container is None:
             making = True
             later += [Step("create machine", name, "missing"), Step("start machine", name, "new")]
-        elif container.state == "running" and not container.alive:
+        elif container.state in BUSY and not container.alive:
             later += [
                 Step("clear machine", name, "podman believes that it runs, but its processes are gone"),
                 Step("start machine", name, "its processes are gone"),
             ]
-        elif container.state != "running":
+        elif container.state not in BUSY:
             later.append(Step("start machine", name, f"it is {container.state}"))
         elif not container.answers:
-            later += [Step("stop machine", name, "sshd does not answer"), Step("start machine", name, "stopped")]
+            later += [
+                Step("stop machine", name, f"it is {container.state}, but sshd does not answer"),
+                Step("start machine", name, "stopped"),
+            ]
     if making and not seen.image:
         steps.append(Step("import image", f"{IMAGE_NAME}:{wanted.image_key}", "podman does not have it"))
     return subnet, steps + later
+
+
+def plan_removal(seen: Seen) -> list[Step]:
+    """Decide what must be done so that nothing of a testbed is left on the host."""
+    steps = [Step("discard machine", name, "teardown") for name in sorted(seen.containers)]
+    steps += [Step("remove volume", name, "teardown") for name in sorted(seen.volumes)]
+    if seen.network:
+        steps.append(Step("remove network", seen.network, "teardown"))
+    return steps
+
+
+def leftover_rules(saved: str, subnet: str) -> list[list[str]]:
+    """List the arguments of iptables that remove a network's rules and its own chain.
+
+    Args:
+        saved: one table as `iptables-save` prints it.
+        subnet: the network, which exists no more.
+    """
+    own: list[list[str]] = []
+    chains: list[str] = []
+    for line in saved.splitlines():
+        words = shlex.split(line)
+        if words[:1] != ["-A"] or not any(pair in (("-s", subnet), ("-d", subnet)) for pair in zip(words, words[1:])):
+            continue
+        target = words[words.index("-j") + 1] if "-j" in words else ""
+        if re.fullmatch(r"NETAVARK-[0-9A-F]+", target) and target not in chains:
+            chains.append(target)
+        own.append(["-D", *words[1:]])
+    inside = [rule for rule in own if rule[1] in chains]
+    return [rule for rule in own if rule not in inside] + [[verb, chain] for chain in chains for verb in ("-F", "-X")]
 
 
 def containers_conf(cgroup: str, systemd: bool, nofile: int, nproc: int, runtime: str) -> str:
