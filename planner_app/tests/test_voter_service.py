@@ -158,7 +158,7 @@ class VoterUnderTest:
                 "deadline": "PT0.5S",
                 "accept_timeout": "PT0.3S",
                 "poll_every": "PT0.05S",
-                "token_file": "/unused",
+                "clients_file": "/unused",
                 "planners_file": "/unused",
                 "apps": {
                     "aegean": {

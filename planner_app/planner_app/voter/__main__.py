@@ -31,9 +31,9 @@ def main() -> None:
     )
     try:
         config = load_config(path)
-        clients = load_clients(config.token_file)
+        clients = load_clients(config.clients_file)
         planners = [
-            Planner(entry.name, entry.url, entry.token_file.read_text(encoding="utf-8").strip())
+            Planner(entry.name, entry.url, entry.token.get_secret_value())
             for entry in load_planners(config.planners_file)
         ]
     except ValidationError as error:

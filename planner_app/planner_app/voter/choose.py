@@ -122,8 +122,8 @@ class Policy:
     """Keys by falling weight: a later one counts where all before it are equal."""
 
     keys: tuple[Key, ...] = DEFAULT_KEYS
-    granularity: timedelta = timedelta(seconds=10)
-    """Times closer than about this are equal; planners reckon theirs some milliseconds apart."""
+    granularity: timedelta = timedelta(minutes=1)
+    """Starts closer than about this are equal; planners reckon theirs some milliseconds apart."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -219,9 +219,8 @@ def value(key: Key, offer: Offer, now: datetime, granularity: timedelta) -> floa
     """Return what an offer counts by a key; less is better, and what is not stated is worst."""
     if key in (Key.EARLIEST_START, Key.EARLIEST_FINISH):
         # What could start before the decision starts at the decision: that is no merit.
-        start = max(offer.start, now)
-        when = start if key is Key.EARLIEST_START else start + offer.duration
-        return float(round((when - now) / granularity))
+        start = round((max(offer.start, now) - now) / granularity) * granularity
+        return (start if key is Key.EARLIEST_START else start + offer.duration).total_seconds()
     if (metric := METRICS.get(key)) is not None:
         return -offer.metrics[metric] if metric in offer.metrics else inf
     return offer.costs.get(key.value, inf)

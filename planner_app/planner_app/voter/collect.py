@@ -97,7 +97,8 @@ def read_answer(planner: Planner, reply: Reply, sent: datetime, received: dateti
 
     if offer_set.result == "NO":
         messages = (offer_set.meta.messages if offer_set.meta else None) or []
-        said = [one_line(message.message) for message in messages if message.message]
+        # The name stands beside the reason already.
+        said = [one_line(message.message.removeprefix(f"{planner.name}: ")) for message in messages if message.message]
         if not said and offer_set.description:
             said = [one_line(offer_set.description)]
         unread = tuple(

@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    SecretStr,
+    model_validator,
+)
 
 from planner_app.execution_broker.times import parse_duration
 from planner_app.voter.choose import Policy
@@ -91,7 +100,7 @@ class PlannerEntry(_Section):
 
     name: Name
     url: Url
-    token_file: AbsolutePath
+    token: SecretStr
 
 
 class VoterConfig(_Section):
@@ -108,7 +117,7 @@ class VoterConfig(_Section):
     poll_every: Duration = timedelta(seconds=1)
     clock_tolerance: Duration = timedelta(seconds=5)
     policy: PolicyName = "default"
-    token_file: AbsolutePath
+    clients_file: AbsolutePath
     """Lines of a client's name and the SHA-256 of its token in hexadecimal digits."""
     planners_file: AbsolutePath
     apps: dict[Name, App]

@@ -165,6 +165,6 @@ def _cause(error: Exception) -> str:
     deepest: BaseException = error
     while (below := deepest.__cause__ or deepest.__context__) is not None:
         deepest = below
-    if isinstance(deepest, OSError) and (deepest.errno or 0) > 0:
+    if isinstance(deepest, OSError) and deepest.errno is not None and deepest.errno > 0:
         return os.strerror(deepest.errno)
     return one_line(str(error) or type(error).__name__)

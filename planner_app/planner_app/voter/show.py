@@ -1,0 +1,183 @@
+"""Tables and lines for people at a terminal."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from planner_app.execution_broker.times import parse_duration, parse_instant
+from planner_app.voter.choose import amount_of_time
+from planner_app.voter.text import one_line
+
+NARROW = 110
+"""Columns below which reasons go under the table instead of into it."""
+_VERDICTS = {
+    "OFFERS": "unfit",
+    "NO": "no",
+    "REFUSED": "refused",
+    "TIMEOUT": "no answer",
+    "UNREACHABLE": "down",
+    "ERROR": "error",
+    "NONSENSE": "nonsense",
+}
+_STYLES = {"chosen": "bold green", "best": "bold green", "can": "", "no": "yellow", "lost": "yellow"}
+
+
+def _table(*columns: str, right: Iterable[str] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1), collapse_padding=True, header_style="bold")
+    for column in columns:
+        table.add_column(
+            column,
+            justify="right" if column in right else "left",
+            no_wrap=column != "why",
+            overflow="fold" if column == "why" else "ellipsis",
+            ratio=1 if column == "why" else None,
+        )
+    return table
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, int | float) else "-"
+
+
+def _local(instant: str) -> datetime:
+    return parse_instant(instant).astimezone()
+
+
+def verdict_of(candidate: Mapping[str, Any], accepted: bool) -> str:
+    """Say in one word what became of a candidate; without acceptance the winner is the best, not the chosen."""
+    if candidate["chosen"]:
+        return "chosen" if accepted else "best"
+    if candidate["rank"] is None:
+        return _VERDICTS.get(candidate["verdict"], "?")
+    return "lost" if candidate["rank"] == 1 else "can"
+
+
+def _start(offer: Mapping[str, Any], asked: datetime) -> str:
+    delay = parse_instant(offer["start"]) - asked
+    return "at once" if delay < timedelta(seconds=30) else f"+{amount_of_time(delay)}"
+
+
+def candidates(console: Console, ballot: Mapping[str, Any]) -> None:
+    """Print who offered what, the chosen one marked, and for each other one why it was not chosen."""
+    accepted, asked = ballot["winner"] is not None, parse_instant(ballot["created"])
+    narrow = console.width < NARROW
+    numbers = ["cores", "GiB", "cost", "carbon", "speed"]
+    table = _table(
+        "", "platform", "verdict", "start", *numbers, *([] if narrow else ["why"]), right=[*numbers, "start"]
+    )
+    reasons = []
+    for candidate in ballot["candidates"]:
+        verdict, offer = verdict_of(candidate, accepted), candidate["offer"]
+        style = _STYLES.get(verdict, "red")
+        cells = ["-"] * 6
+        if offer is not None:
+            cells = [
+                _start(offer, asked),
+                str(offer["cores"]),
+                str(offer["memory_gib"]),
+                _number(offer["costs"].get("monetary")),
+                _number(offer["costs"].get("carbon")),
+                _number(offer["metrics"].get("compute-performance")),
+            ]
+        reason = one_line(candidate["reason"])
+        if narrow:
+            reasons.append(Text.assemble((candidate["planner"], "bold"), ": ", reason))
+        row = ["▶" if candidate["chosen"] else "", candidate["planner"], verdict, *cells]
+        table.add_row(*(Text(cell) for cell in [*row, *([] if narrow else [reason])]), style=style)
+    console.print(table)
+    for line in reasons:
+        console.print(line, soft_wrap=False)
+
+
+def outcome(console: Console, ballot: Mapping[str, Any]) -> None:
+    """Print in one line where a ballot stands."""
+    line = Text.assemble(("ballot ", ""), (ballot["id"][:8], "bold"), f": {ballot['state'].replace('_', ' ').lower()}")
+    if ballot["winner"]:
+        line.append(f" on {ballot['winner']['planner']}")
+    if ballot["message"] and not ballot["message"].startswith("accepted by"):
+        line.append(f" ({one_line(ballot['message'])})")
+    if ballot.get("trouble"):
+        line.append(f"; {one_line(ballot['trouble'])}", "yellow")
+    timings = ballot["timings"]
+    if "total_ms" in timings:
+        line.append(f"; voted in {timings['total_ms']:.0f} ms", "dim")
+    console.print(line)
+
+
+def history(console: Console, ballot: Mapping[str, Any]) -> None:
+    """Print what happened to a ballot, and when."""
+    table = _table("time", "phase", "why")
+    for line in ballot["history"]:
+        table.add_row(f"{_local(line['time']):%H:%M:%S}", line["phase"], Text(one_line(line["message"])))
+    console.print(table)
+
+
+def demand(console: Console, ballot: Mapping[str, Any]) -> None:
+    """Print in one line what was asked for."""
+    asked = ballot["demand"]
+    words = [
+        f"{ballot['app']}: {_range(asked['cores'])} cores",
+        f"{_range(asked['memory_gib'])} GiB",
+        amount_of_time(parse_duration(asked["duration"])),
+    ]
+    words += [f"{name} at most {most:g}" for name, most in asked["max_costs"].items()]
+    words += [f"{name} at least {least:g}" for name, least in asked["min_metrics"].items()]
+    words.append(f"by {ballot['policy']}")
+    console.print(Text(", ".join(words)))
+
+
+def _range(asked: Mapping[str, Any]) -> str:
+    if asked["max"] is None:
+        return f"{asked['min']} or more"
+    return str(asked["min"]) if asked["min"] == asked["max"] else f"{asked['min']} to {asked['max']}"
+
+
+def ballots(console: Console, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Print the latest ballots, one a line."""
+    table = _table("ballot", "time", "app", "state", "platform", "why")
+    for ballot in rows:
+        table.add_row(
+            ballot["id"][:8],
+            f"{_local(ballot['created']):%m-%d %H:%M}",
+            ballot["app"],
+            ballot["state"].replace("_", " ").lower(),
+            ballot["winner"]["planner"] if ballot["winner"] else "-",
+            Text(one_line(ballot["message"])),
+        )
+    console.print(table)
+
+
+def platforms(console: Console, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Print what each platform has, may give to one job and has free; costs are per core-hour."""
+    numbers = ["cores", "GiB", "jobs", "free", "cost", "carbon", "speed"]
+    table = _table("platform", *numbers, "one job", "why", right=numbers)
+    for row in rows:
+        if not row["answers"]:
+            table.add_row(row["name"], *["-"] * 8, Text(row["reason"]), style="red")
+            continue
+        quota, limits, free = (row.get(name) or {} for name in ("quota", "limits", "free"))
+        costs, metrics = row.get("costs") or {}, row.get("metrics") or {}
+        table.add_row(
+            row["name"],
+            str(quota.get("cores", "-")),
+            str(quota.get("memory_gib", "-")),
+            str(limits.get("jobs", "-")),
+            f"{free.get('cores', '-')}/{free.get('memory_gib', '-')}",
+            _number(costs.get("monetary")),
+            _number(costs.get("carbon")),
+            _number(metrics.get("compute-performance")),
+            f"{limits.get('cores', '-')} cores, {limits.get('memory_gib', '-')} GiB, {_walltime(limits)}",
+            "",
+        )
+    console.print(table)
+
+
+def _walltime(limits: Mapping[str, Any]) -> str:
+    try:
+        return amount_of_time(parse_duration(str(limits.get("walltime"))))
+    except ValueError:
+        return "-"
