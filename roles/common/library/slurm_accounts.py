@@ -94,6 +94,11 @@ plan:
       values: {MaxWall: 60}
       says: "account slurm-account-001: set MaxWall=60"
   returned: always
+introduced:
+  description: Users whose numbers slurmctld did not know, and was made to look up.
+  type: list
+  elements: str
+  returned: where there is a cluster
 """
 
 import fcntl
@@ -187,16 +192,22 @@ class Slurm:
         """Name users that slurmctld has under another number than this machine.
 
         An association that came to slurmctld before its unix user was made has no number there, and every job of
-        the user is refused with "Invalid account".
+        the user is refused with "Invalid account". That is so after a machine was rebuilt over an old database.
         """
         if not users:
             return []
-        out = self.run("scontrol", "-o", "show", "assoc_mgr", "flags=assoc", f"users={','.join(users)}")
-        found = set()
-        for user, number in re.findall(r"UserName=([^\s(]+)\((\d+)\)", out):
-            if user in users and int(number) != pwd.getpwnam(user).pw_uid:
-                found.add(user)
-        return sorted(found)
+        out = self.run("scontrol", "-o", "show", "assoc_mgr", "flags=assoc,users", f"users={','.join(users)}")
+        pairs = re.findall(r"UserName=([^\s(]+)\((\d+)\)", out)
+        return sorted({user for user, number in pairs if user in users and int(number) != pwd.getpwnam(user).pw_uid})
+
+    def introduce(self, users: list[str]) -> None:
+        """Let slurmctld look the users' numbers up again."""
+        for _ in range(2):  # Slurm 24.11 was seen to miss one
+            self.run("scontrol", "reconfigure")
+            left = self.strangers(users)
+            if not left:
+                return
+        self.module.fail_json(msg=f"slurmctld does not know the unix users {', '.join(left)}; restart slurmctld")
 
 
 def take_lock(module: AnsibleModule, path: str) -> Any:
@@ -246,7 +257,7 @@ def check_deletions(module: AnsibleModule, slurm: Slurm, steps: list[accounting.
             msg=f"{len(gone)} deletions are more than max_deletions={module.params['max_deletions']}; "
             f"nothing was changed: {', '.join(gone)}"
         )
-    doomed = [account for step in steps if step.kind == "delete_accounts" for account in step.names]
+    doomed = [account for step in steps if step.kind in accounting.DELETE_ACCOUNTS for account in step.names]
     jobs = slurm.jobs(doomed) if doomed else []
     if jobs:
         module.fail_json(
@@ -347,11 +358,12 @@ def main() -> None:
                     **result(done, before, current),
                 )
     known = [user for user in users if user not in missing and user in current.defaults]
-    refresh = [accounting.Step("refresh_user", (user,)) for user in slurm.strangers(known)]
-    if not module.check_mode:
-        for step in refresh:
-            slurm.do(step)
-    answer = result(done + refresh, before, current)
+    strangers = slurm.strangers(known)
+    if strangers and not module.check_mode:
+        slurm.introduce(strangers)
+    answer = result(done, before, current)
+    answer["introduced"] = strangers
+    answer["changed"] = answer["changed"] or bool(strangers)
     if held is not None:
         held.close()
     module.exit_json(**answer)

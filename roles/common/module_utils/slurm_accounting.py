@@ -44,6 +44,9 @@ ASSOCIATION_FORMAT = ",".join(
 USER_FORMAT = "User,DefaultAccount"
 QOS_FORMAT = "Name,Flags"
 
+#: Kinds of steps that take accounts away.
+DELETE_ACCOUNTS = ("delete_accounts", "delete_account_rows")
+
 Limits = Mapping[str, int]
 
 
@@ -81,8 +84,9 @@ class State:
     #: Default account of every user that there is, also of those without an association here.
     defaults: Mapping[str, str] = field(default_factory=dict)
     qos: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    #: Users that have associations in other clusters of the same database.
-    elsewhere: frozenset[str] = frozenset()
+    #: Users and accounts that have associations in other clusters of the same database.
+    users_elsewhere: frozenset[str] = frozenset()
+    accounts_elsewhere: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,9 @@ class Step:
     """One call of sacctmgr.
 
     `kind` is one of add_qos, set_qos_flags, load, modify_accounts, modify_user, set_default, delete_association,
-    delete_users, delete_accounts, refresh_user; `names` what it acts on, `values` what it sets, `load` what a load
-    file brings: parent (none for users of an account that exists), account, limits, users.
+    delete_users, delete_accounts, delete_account_rows (those of this cluster only). `names` says what it acts on,
+    `values` what it sets, `load` what a load file brings: parent (empty for users of an account that exists),
+    account, limits, users.
     """
 
     kind: str
@@ -137,7 +142,7 @@ class Step:
             "delete_association": f"remove user {names} from {self.account}",
             "delete_users": f"delete user {names}",
             "delete_accounts": f"delete account {names}",
-            "refresh_user": f"tell slurmctld the number of user {names}",
+            "delete_account_rows": f"delete account {names} from this cluster",
         }[self.kind]
 
 
@@ -312,7 +317,8 @@ def parse_state(cluster: str, associations: str, users: str, qos: str) -> State:
         qos={
             row["Name"]: frozenset(flag for flag in row["Flags"].split(",") if flag) for row in table(qos, QOS_FORMAT)
         },
-        elsewhere=frozenset(row["User"] for row in rows if row["User"] and row["Cluster"] != cluster),
+        users_elsewhere=frozenset(row["User"] for row in rows if row["User"] and row["Cluster"] != cluster),
+        accounts_elsewhere=frozenset(row["Account"] for row in rows if row["Cluster"] != cluster),
     )
 
 
@@ -339,14 +345,19 @@ def managed(parent: str, state: State) -> dict[str, int]:
     return found
 
 
-def changes(wanted: Limits, current: Limits) -> dict[str, int]:
-    """Give what must be set to come from one to the other; -1 removes a limit."""
+def changes(wanted: Limits, current: Limits, inherited: Limits) -> dict[str, int]:
+    """Give what must be set to come from one to the other; -1 removes a limit.
+
+    A row shows the limits of one job or user that it inherits as if they were its own. What is not wanted, and is
+    the same above, is left: it is not here that it can be removed.
+    """
     found = {key: value for key, value in wanted.items() if current.get(key) != value}
-    return found | {key: -1 for key in current if key not in wanted}
+    surplus = {key: -1 for key, value in current.items() if key not in wanted and inherited.get(key) != value}
+    return found | surplus
 
 
-def own_limits(limits: Limits) -> dict[str, int]:
-    """Give the limits that a user's row shows when it has none of its own: the account's limits of one job."""
+def inheritable(limits: Limits) -> dict[str, int]:
+    """Give those limits of a row that the rows beneath it show too."""
     return {key: value for key, value in limits.items() if key.startswith("Max")}
 
 
@@ -415,7 +426,8 @@ def _account_steps(desired: Desired, current: State) -> list[Step]:
         found = current.accounts.get(account)
         values: dict[str, int | str] = {}
         if account != desired.parent and found is not None and found.parent:
-            values.update(changes(desired.accounts[account].limits, found.row.limits))
+            above = inheritable(parent.row.limits) if parent is not None else {}
+            values.update(changes(desired.accounts[account].limits, found.row.limits, above))
         if found is None or not found.parent:
             right = account != desired.parent and inherits
         else:
@@ -435,12 +447,12 @@ def _user_steps(desired: Desired, current: State) -> list[Step]:
             continue
         # A row shows what it inherits. Measured against the account's limits of today a user's own ones stand out;
         # those equal to the account's cannot be seen, and do nothing until the account's change.
-        inherited = own_limits(found.row.limits)
+        inherited = inheritable(found.row.limits)
         for user in wanted.users:
             row = found.users.get(user)
             if row is None:
                 continue
-            values: dict[str, int | str] = {key: -1 for key, value in row.limits.items() if inherited.get(key) != value}
+            values: dict[str, int | str] = dict(changes({}, row.limits, inherited))
             inherits = (row.qos, row.default_qos) == (found.row.qos, found.row.default_qos)
             if not _uses(row, desired.qos) and not inherits:
                 values.update({"QOS": desired.qos, "DefaultQOS": desired.qos})
@@ -494,15 +506,18 @@ def _delete_steps(
         elsewhere = any(
             user in described.users for account, described in current.accounts.items() if account not in accounts
         )
-        if not elsewhere and user not in stays and user not in current.elsewhere:
+        if not elsewhere and user not in stays and user not in current.users_elsewhere:
             whole_users.append(user)
         else:
             steps += [Step("delete_association", (user,), account=account) for account in sorted(accounts)]
     if whole_users:
         steps.append(Step("delete_users", tuple(whole_users)))
     for depth in sorted(set(doomed.values()), reverse=True):
-        accounts_there = tuple(sorted(account for account, at in doomed.items() if at == depth))
-        steps.append(Step("delete_accounts", accounts_there))
+        here = sorted(account for account, at in doomed.items() if at == depth)
+        for kind, shared in (("delete_accounts", False), ("delete_account_rows", True)):
+            names = tuple(account for account in here if (account in current.accounts_elsewhere) == shared)
+            if names:
+                steps.append(Step(kind, names))
     return steps
 
 
@@ -514,9 +529,9 @@ def deletions(steps: Iterable[Step], current: State) -> list[str]:
     """Name what the steps take away: accounts, and users that leave accounts which stay."""
     found: list[str] = []
     steps = list(steps)
-    doomed = {account for step in steps if step.kind == "delete_accounts" for account in step.names}
+    doomed = {account for step in steps if step.kind in DELETE_ACCOUNTS for account in step.names}
     for step in steps:
-        if step.kind == "delete_accounts":
+        if step.kind in DELETE_ACCOUNTS:
             found += [f"account {account}" for account in step.names]
         elif step.kind == "delete_association" and step.account not in doomed:
             found += [f"user {user} in {step.account}" for user in step.names]
@@ -549,17 +564,12 @@ def apply(steps: Iterable[Step], state: State) -> State:
         elif step.kind == "modify_accounts":
             for account in step.names:
                 before = accounts[account]
-                accounts[account] = _inherit(before, replace(before, row=_set(before.row, values)))
+                above = accounts[before.parent].row if before.parent in accounts else Row()
+                _show(accounts, account, _set(before.row, values, above))
         elif step.kind == "modify_user":
             before = accounts[step.account]
-            # A limit taken from a user's row leaves the account's to be seen.
-            row = _set(before.users[step.names[0]], values)
-            visible = own_limits(before.row.limits)
-            shown = dict(row.limits) | {
-                key: visible[key] for key, value in values.items() if value == -1 and key in visible
-            }
-            users_now = dict(before.users) | {step.names[0]: replace(row, limits=shown)}
-            accounts[step.account] = replace(before, users=users_now)
+            row = _set(before.users[step.names[0]], values, before.row)
+            accounts[step.account] = replace(before, users=dict(before.users) | {step.names[0]: row})
         elif step.kind == "set_default":
             defaults[step.names[0]] = step.account
         elif step.kind == "delete_association":
@@ -572,7 +582,7 @@ def apply(steps: Iterable[Step], state: State) -> State:
             for account, before in list(accounts.items()):
                 left = {user: row for user, row in before.users.items() if user not in step.names}
                 accounts[account] = replace(before, users=left)
-        elif step.kind == "delete_accounts":
+        elif step.kind in DELETE_ACCOUNTS:
             for account in step.names:
                 if accounts[account].users or any(other.parent == account for other in accounts.values()):
                     raise ValueError(f"account {account} is not empty: Slurm refuses to delete it")
@@ -593,40 +603,50 @@ def _load(
     if parent:
         above = accounts[parent].row if parent in accounts else Row()
         kept = accounts[account].users if account in accounts else {}
-        accounts[account] = Account(parent, Row(limits, above.default_qos, above.qos), kept)
+        row = Row(inheritable(above.limits) | dict(limits), above.default_qos, above.qos)
+        accounts[account] = Account(parent, row, kept)
     described = accounts[account]
-    row = replace(described.row, limits=own_limits(described.row.limits))
+    row = replace(described.row, limits=inheritable(described.row.limits))
     accounts[account] = replace(described, users=dict(described.users) | dict.fromkeys(users, row))
     for user in users:
         defaults.setdefault(user, account)
 
 
-def _set(row: Row, values: Mapping[str, int | str]) -> Row:
+def _set(row: Row, values: Mapping[str, int | str], above: Row) -> Row:
+    """Give the row after `set`; where a limit is removed the one above shows."""
     limits = dict(row.limits)
     for key, value in values.items():
         if key in ("QOS", "DefaultQOS"):
             continue
-        if value == -1:
-            limits.pop(key, None)
-        else:
+        if value != -1:
             limits[key] = int(value)
+        else:
+            limits.pop(key, None)
+            if key in inheritable(above.limits):
+                limits[key] = above.limits[key]
     row = replace(row, limits=limits)
     if "QOS" in values:
         row = replace(row, qos=(str(values["QOS"]),), default_qos=str(values["DefaultQOS"]))
     return row
 
 
-def _inherit(before: Account, after: Account) -> Account:
-    """Let the users' rows show the account's new values where they showed its old ones."""
-    old, new = own_limits(before.row.limits), own_limits(after.row.limits)
-    users = {}
-    for user, row in before.users.items():
-        own = {key: value for key, value in row.limits.items() if old.get(key) != value}
-        shown = replace(row, limits=new | own)
-        if (row.qos, row.default_qos) == (before.row.qos, before.row.default_qos):
-            shown = replace(shown, qos=after.row.qos, default_qos=after.row.default_qos)
-        users[user] = shown
-    return replace(after, users=users)
+def _show(accounts: dict[str, Account], account: str, row: Row) -> None:
+    """Put an account's new row in place, and let the rows beneath show what they inherit of it."""
+    before = accounts[account]
+    users = {user: _beneath(shown, before.row, row) for user, shown in before.users.items()}
+    accounts[account] = replace(before, row=row, users=users)
+    for child, described in list(accounts.items()):
+        if described.parent == account:
+            _show(accounts, child, _beneath(described.row, before.row, row))
+
+
+def _beneath(shown: Row, before: Row, after: Row) -> Row:
+    old, new = inheritable(before.limits), inheritable(after.limits)
+    own = {key: value for key, value in shown.limits.items() if old.get(key) != value}
+    shown_now = replace(shown, limits=new | own)
+    if (shown.qos, shown.default_qos) == (before.qos, before.default_qos):
+        shown_now = replace(shown_now, qos=after.qos, default_qos=after.default_qos)
+    return shown_now
 
 
 # --- Steps as calls --------------------------------------------------------------------------------------------
@@ -653,10 +673,9 @@ def arguments(step: Step, cluster: str) -> list[str]:
     if step.kind == "delete_users":
         return ["delete", "user", "where", f"name={names}"]
     if step.kind == "delete_accounts":
+        return ["delete", "account", "where", f"name={names}"]
+    if step.kind == "delete_account_rows":
         return ["delete", "account", "where", f"name={names}", f"cluster={cluster}"]
-    if step.kind == "refresh_user":
-        # Any write of the user's rows makes slurmctld look the number up; this one changes nothing.
-        return ["modify", "user", "where", f"name={names}", f"cluster={cluster}", "set", "Fairshare=1"]
     raise ValueError(f"a {step.kind} is no call with arguments")
 
 
