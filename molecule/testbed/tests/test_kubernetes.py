@@ -89,7 +89,11 @@ def test_the_quota_counts_what_runs(kube: Host, kubectl: Callable[[str], Any]) -
 
 @pytest.mark.parametrize(
     "security",
-    [{"runAsUser": 0, "runAsNonRoot": False}, {"privileged": True}, {"capabilities": {"add": ["NET_ADMIN"]}}],
+    [
+        {"runAsUser": 0, "runAsNonRoot": False},
+        {"privileged": True, "allowPrivilegeEscalation": True},
+        {"capabilities": {"add": ["NET_ADMIN"]}},
+    ],
     ids=["root", "privileged", "capability"],
 )
 def test_pod_security_refuses(kube: Host, security: dict[str, Any]) -> None:

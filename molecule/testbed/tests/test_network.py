@@ -1,0 +1,90 @@
+"""NetworkPolicy is enforced, not only stored: the bridge plugin alone would let everything through."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+KUBECTL = "env KUBECONFIG=/etc/kubernetes/admin.conf kubectl"
+NAMESPACE = "k8s-namespace-001"
+
+
+@pytest.fixture(scope="module")
+def dns(kubectl: Callable[[str], Any]) -> str:
+    """A pod's address in another namespace that answers on a TCP port: CoreDNS, port 8181 (ready)."""
+    pods = kubectl("get pods -n kube-system -l k8s-app=kube-dns")["items"]
+    return str(pods[0]["status"]["podIP"])
+
+
+@pytest.fixture
+def free_namespace(kube: Host) -> Iterator[str]:
+    """A namespace without any policy, made for the test."""
+    name = f"policy-test-{time.time_ns() % 10**8}"
+    kube.check_output(f"{KUBECTL} create namespace {name}")
+    yield name
+    kube.check_output(f"{KUBECTL} delete namespace {name} --wait=false")
+
+
+def reaches(kube: Host, namespace: str, image: str, address: str, port: int) -> bool:
+    """Whether a pod of the job image, with python3, gets a TCP connection."""
+    name = f"probe-{time.time_ns() % 10**8}"
+    program = f"import socket; socket.create_connection(('{address}', {port}), 3).close(); print('reached')"
+    described = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {
+            "restartPolicy": "Never",
+            "containers": [
+                {
+                    "name": "main",
+                    "image": image,
+                    "imagePullPolicy": "Never",
+                    "command": ["/usr/bin/python3", "-c", program],
+                    "resources": {
+                        "limits": {"cpu": "1", "memory": "1Gi"},
+                        "requests": {"cpu": "10m", "memory": "16Mi"},
+                    },
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "capabilities": {"drop": ["ALL"]},
+                        "runAsNonRoot": True,
+                        "runAsUser": 20101,
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                }
+            ],
+        },
+    }
+    quoted = json.dumps(described).replace("'", "'\\''")
+    kube.check_output(f"echo '{quoted}' | {KUBECTL} apply -n {namespace} -f -")
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            phase = kube.check_output(f"{KUBECTL} get pod {name} -n {namespace} -o jsonpath={{.status.phase}}")
+            if phase in ("Succeeded", "Failed"):
+                return phase == "Succeeded"
+            time.sleep(0.5)  # a pod's end is polled: kubectl wait knows one condition at a time
+        raise AssertionError(f"pod {name} is {phase} after a minute")
+    finally:
+        kube.run(f"{KUBECTL} delete pod {name} -n {namespace} --grace-period=0 --force")
+
+
+@pytest.fixture(scope="module")
+def job_image(kubectl: Callable[[str], Any]) -> str:
+    names = [name for image in kubectl("get node kube")["status"]["images"] for name in image.get("names", [])]
+    return next(name for name in names if "aegean-job" in name)
+
+
+def test_a_job_reaches_no_other_namespace(kube: Host, dns: str, job_image: str) -> None:
+    assert not reaches(kube, NAMESPACE, job_image, dns, 8181)
+
+
+def test_without_a_policy_it_would(kube: Host, dns: str, job_image: str, free_namespace: str) -> None:
+    """The counterpart: were the address never reachable, the test above could not fail."""
+    assert reaches(kube, free_namespace, job_image, dns, 8181)
