@@ -6,6 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+RECIPE = Path(__file__).parent.parent / "files" / "build_bundle.py"
+
 
 def bundle_key(project: str, *words: str) -> str:
     """Hash the lock file, the package's sources and what else decides, such as the version of Python.
@@ -13,16 +15,14 @@ def bundle_key(project: str, *words: str) -> str:
     Raises FileNotFoundError where `project` is not the project's directory.
     """
     root = Path(project)
-    files = [root / "uv.lock"]
-    files += sorted(
-        path for path in (root / "planner_app" / "planner_app").rglob("*") if path.is_file() and path.suffix != ".pyc"
-    )
+    sources = (root / "planner_app" / "planner_app").rglob("*")
+    files = [root / "uv.lock", *sorted(path for path in sources if path.is_file() and path.suffix != ".pyc")]
     # The recipe belongs to what determines the bundle.
-    files.append(Path(__file__).parent.parent / "files" / "build_bundle.py")
+    named = [(str(path.relative_to(root)), path) for path in files] + [("recipe", RECIPE)]
     digest = hashlib.sha256()
-    for path in files:
+    for name, path in named:
         content = path.read_bytes()
-        digest.update(f"{path.name if path.is_absolute() else path}\0{len(content)}\0".encode())
+        digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
     for word in words:
         digest.update(f"{word}\0".encode())
