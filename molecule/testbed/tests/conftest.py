@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -51,7 +52,8 @@ def caesar_vote() -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [str(PROJECT / ".venv/bin/caesar-vote"), "--testbed", NAME, *arguments],
+            [str(PROJECT / ".venv/bin/caesar-vote"), *arguments],
+            env=os.environ | {"CAESAR_TESTBED": NAME},
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -69,3 +71,16 @@ def kubectl(kube: Host) -> Callable[[str], Any]:
         return json.loads(kube.check_output(f"KUBECONFIG=/etc/kubernetes/admin.conf kubectl {arguments} -o json"))
 
     return get
+
+
+@pytest.fixture(scope="session")
+def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real radio map: the Parkes continuum map at 1420 MHz that the stage `smoke` took out of astropy's wheel."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "caesar-testbed"
+    [found] = cache.glob("sample-images/**/1904-66_AZP.fits")
+    return found
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what takes machines away after everything else."""
+    items.sort(key=lambda item: "test_recovery" in item.nodeid)

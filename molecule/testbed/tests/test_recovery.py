@@ -1,0 +1,83 @@
+"""What happens to machines that go away: all comes back, and what was recorded is still there.
+
+They run last, since they take the machines away under everything else (see conftest.py).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from handles import NAME, PROJECT, STATE, machine
+
+MACHINES = ["slurm", "kube", "planner"]
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def podman(*arguments: str) -> str:
+    """Run podman with the testbed's own settings."""
+    return subprocess.run(
+        ["podman", *arguments],
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "CONTAINERS_CONF": str(STATE / "containers.conf")},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    ).stdout
+
+
+def records(caesar_vote: Command) -> dict[str, Any]:
+    """What must survive: accounting, and the voter's ballots, which name the planners' sessions."""
+    accounted = machine("slurm").check_output("sacct -XnP -a -S now-1day -o jobid,account,state")
+    associations = machine("slurm").check_output("sacctmgr -nP show assoc format=account,user,grptres,maxtres,maxwall")
+    ballots = json.loads(caesar_vote("ballots", "--json", "--limit", "1000").stdout)
+    return {"accounted": set(accounted.splitlines()), "associations": associations, "ballots": ballots}
+
+
+def usable(caesar_vote: Command, timeout: float = 120) -> None:
+    """Wait until all six planners make offers again."""
+    deadline = time.monotonic() + timeout
+    while True:
+        run = caesar_vote("ask", "--json")
+        if run.returncode == 0:
+            refused = [c["planner"] for c in json.loads(run.stdout)["candidates"] if c["offer"] is None]
+            if not refused:
+                return
+        assert time.monotonic() < deadline, run.stdout + run.stderr
+        time.sleep(1)  # a machine's start has no single end to wait for
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_a_restarted_machine_comes_back_by_itself(caesar_vote: Command, name: str) -> None:
+    before = records(caesar_vote)
+    podman("restart", f"{NAME}-{name}")
+    usable(caesar_vote)
+    after = records(caesar_vote)
+    assert before["accounted"] <= after["accounted"]
+    assert before["associations"] == after["associations"]
+    assert before["ballots"]["ballots"][-1] in after["ballots"]["ballots"]
+
+
+def test_all_machines_killed_come_back_with_the_next_run(caesar_vote: Command) -> None:
+    before = records(caesar_vote)
+    podman("kill", *(f"{NAME}-{name}" for name in MACHINES))
+    run = subprocess.run(
+        [PROJECT / ".venv/bin/ansible-playbook", "site.yml", "-e", f"testbed_name={NAME}"],
+        cwd=PROJECT,
+        env=None,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert run.returncode == 0, run.stdout[-4000:]
+    usable(caesar_vote)
+    after = records(caesar_vote)
+    assert before["accounted"] <= after["accounted"]
+    assert before["associations"] == after["associations"]
+    ids = {ballot["id"] for ballot in after["ballots"]["ballots"]}
+    assert {ballot["id"] for ballot in before["ballots"]["ballots"]} <= ids
