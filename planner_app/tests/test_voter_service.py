@@ -172,11 +172,14 @@ class VoterUnderTest:
             }
         )
 
-    @asynccontextmanager
-    async def up(self) -> AsyncIterator[httpx.AsyncClient]:
+    def app(self) -> Any:
         planners = Planners([Planner(p.name, p.url, f"token-of-{p.name}") for p in self.planners])
         clients = {hashlib.sha256(b"secret").hexdigest(): "tester"}
-        app = create_app(self.config, planners, Ballots(self.config.database), clients)
+        return create_app(self.config, planners, Ballots(self.config.database), clients)
+
+    @asynccontextmanager
+    async def up(self) -> AsyncIterator[httpx.AsyncClient]:
+        app = self.app()
         async with lifespan_of(app):
             transport = httpx.ASGITransport(app=app)
             async with httpx.AsyncClient(

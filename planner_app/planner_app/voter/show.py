@@ -156,11 +156,10 @@ def platforms(console: Console, rows: Iterable[Mapping[str, Any]]) -> None:
     numbers = ["cores", "GiB", "jobs", "free", "cost", "carbon", "speed"]
     table = _table("platform", *numbers, "one job", "why", right=numbers)
     for row in rows:
-        if not row["answers"]:
-            table.add_row(row["name"], *["-"] * 8, Text(row["reason"]), style="red")
-            continue
         quota, limits, free = (row.get(name) or {} for name in ("quota", "limits", "free"))
         costs, metrics = row.get("costs") or {}, row.get("metrics") or {}
+        below = row.get("platform") or {}
+        trouble = row["reason"] or ("" if below.get("answers", True) else below.get("why", "does not answer"))
         table.add_row(
             row["name"],
             str(quota.get("cores", "-")),
@@ -170,8 +169,9 @@ def platforms(console: Console, rows: Iterable[Mapping[str, Any]]) -> None:
             _number(costs.get("monetary")),
             _number(costs.get("carbon")),
             _number(metrics.get("compute-performance")),
-            f"{limits.get('cores', '-')} cores, {limits.get('memory_gib', '-')} GiB, {_walltime(limits)}",
-            "",
+            f"{limits['cores']} cores, {limits['memory_gib']} GiB, {_walltime(limits)}" if limits else "-",
+            Text(one_line(str(trouble))),
+            style="red" if trouble else "",
         )
     console.print(table)
 
