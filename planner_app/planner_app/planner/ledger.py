@@ -99,7 +99,7 @@ _sessions = sa.Table(
 # Few rows of many live at a time; the index holds these alone.
 _LIVE = (Phase.OFFERED, Phase.ACCEPTED, Phase.WAITING, Phase.PREPARING, Phase.AVAILABLE, Phase.RELEASING)
 _is_live = _sessions.c.phase.in_(sa.literal_column(f"'{phase}'") for phase in _LIVE)
-sa.Index("ix_sessions_live", _sessions.c.phase, sqlite_where=_is_live, postgresql_where=_is_live)
+sa.Index("ix_sessions_live", _sessions.c.phase, sqlite_where=_is_live)
 
 _events = sa.Table(
     "events",
