@@ -1,7 +1,7 @@
 #!/usr/bin/python
 """Ansible module: the local machines of one testbed, all in one call."""
 
-# ruff: noqa: E402 - Ansible reads the documentation blocks before the imports.
+# ruff: noqa: S607 - programs are found where the operator finds them.
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ options:
     elements: str
     default: []
   control_prefix:
-    description: Start of the paths of the sockets by which Ansible's ssh connections are shared; the machine's name follows.
+    description:
+      - Start of the paths of the sockets by which Ansible's ssh connections are shared; the machine's name follows.
     type: str
     default: ""
   start_timeout:
@@ -113,7 +114,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils import host_preflight
-from ansible.module_utils import local_machines as lm
+from ansible.module_utils import machine_plan as mp
 from ansible.module_utils.basic import AnsibleModule
 
 SSH_PORT = 22
@@ -182,7 +183,7 @@ class Podman:
 
 def cgroup_kind() -> str:
     """Say which cgroups this host has."""
-    return host_preflight.cgroup_kind(Path("/proc/self/mounts").read_text())
+    return str(host_preflight.cgroup_kind(Path("/proc/self/mounts").read_text()))
 
 
 def host_containers_conf() -> str:
@@ -196,7 +197,7 @@ def host_containers_conf() -> str:
     # crun cannot do hybrid cgroups, and not every distribution's podman brings runc.
     order = ("crun", "runc") if cgroup == "v2" else ("runc", "crun")
     runtime = next((name for name in order if shutil.which(name)), order[0])
-    return lm.containers_conf(
+    text: str = mp.containers_conf(
         cgroup,
         Path("/run/systemd/system").is_dir(),
         hard(resource.RLIMIT_NOFILE, 1048576),
@@ -204,6 +205,7 @@ def host_containers_conf() -> str:
         hard(resource.RLIMIT_NPROC, int(Path("/proc/sys/kernel/pid_max").read_text())),
         runtime,
     )
+    return text
 
 
 def answers(address: str, timeout: float) -> bool:
@@ -236,8 +238,9 @@ def alive(container: str, pid: int) -> bool:
 
 def used_networks(podman: Podman) -> list[str]:
     """List what the testbed's subnet must not overlap."""
-    routes = json.loads(subprocess.run(["ip", "-json", "-4", "route", "show", "table", "all"], check=True, capture_output=True).stdout)
-    used = lm.routed_networks(routes)
+    listing = subprocess.run(["ip", "-json", "-4", "route", "show", "table", "all"], check=True, capture_output=True)
+    routes = json.loads(listing.stdout)
+    used: list[str] = mp.routed_networks(routes)
     for network in podman.json("network", "ls"):
         used += [subnet["subnet"] for subnet in network.get("subnets") or []]
     for line in Path("/etc/resolv.conf").read_text().splitlines():
@@ -247,28 +250,28 @@ def used_networks(podman: Podman) -> list[str]:
     return used
 
 
-def look(podman: Podman, wanted: lm.Wanted, patience: float) -> lm.Seen:
+def look(podman: Podman, wanted: mp.Wanted, patience: float) -> mp.Seen:
     """Read what there is of the testbed.
 
-    Raises lm.Conflict where something of its name is not its own.
+    Raises mp.Conflict where something of its name is not its own.
     """
-    label = f"label={lm.LABEL}={wanted.testbed}"
+    label = f"label={mp.LABEL}={wanted.testbed}"
     networks = podman.json("network", "ls")
-    network = next((item for item in networks if (item.get("labels") or {}).get(lm.LABEL) == wanted.testbed), None)
+    network = next((item for item in networks if (item.get("labels") or {}).get(mp.LABEL) == wanted.testbed), None)
     if network is None and any(item["name"] == wanted.testbed for item in networks):
-        raise lm.Conflict(f"a podman network {wanted.testbed} exists that no testbed made: choose another testbed_name")
+        raise mp.Conflict(f"a podman network {wanted.testbed} exists that no testbed made: choose another testbed_name")
     subnet = network["subnets"][0]["subnet"] if network else None
-    where = lm.addresses(lm.Network(subnet), wanted.machines) if subnet else {}
-    by_container = {lm.container_name(wanted.testbed, name): address for name, address in where.items()}
+    where = mp.addresses(mp.Network(subnet), wanted.machines) if subnet else {}
+    by_container = {mp.container_name(wanted.testbed, name): address for name, address in where.items()}
 
-    def container(item: dict[str, Any]) -> lm.Container:
+    def container(item: dict[str, Any]) -> mp.Container:
         name = item["Names"][0]
         state = str(item["State"])
-        lives = state in lm.BUSY and alive(item["Id"], int(item.get("Pid") or 0))
-        return lm.Container(
+        lives = state in mp.BUSY and alive(item["Id"], int(item.get("Pid") or 0))
+        return mp.Container(
             id=item["Id"],
             state=state,
-            definition=(item.get("Labels") or {}).get(lm.DEFINITION_LABEL, ""),
+            definition=(item.get("Labels") or {}).get(mp.DEFINITION_LABEL, ""),
             alive=lives,
             answers=lives and name in by_container and wait_for_answer(by_container[name], patience),
         )
@@ -276,8 +279,8 @@ def look(podman: Podman, wanted: lm.Wanted, patience: float) -> lm.Seen:
     found = podman.json("ps", "--all", f"--filter={label}")
     with ThreadPoolExecutor(8) as pool:
         containers = dict(zip((item["Names"][0] for item in found), pool.map(container, found), strict=True))
-    image = podman.run("image", "ls", "--quiet", f"--filter=label={lm.IMAGE_LABEL}={wanted.image_key}")
-    return lm.Seen(
+    image = podman.run("image", "ls", "--quiet", f"--filter=label={mp.IMAGE_LABEL}={wanted.image_key}")
+    return mp.Seen(
         image=bool(image.strip()),
         subnet=subnet,
         containers=containers,
@@ -338,7 +341,7 @@ class Files:
         return public.read_text().strip()
 
 
-def key_archive(files: Files, wanted: lm.Wanted, machine: str) -> bytes:
+def key_archive(files: Files, wanted: mp.Wanted, machine: str) -> bytes:
     """Pack the files that make a machine this one: its host key, and the key that may log in."""
     secrets = files.root / "secrets"
     host_key = f"ssh_host_{machine}_ed25519"
@@ -374,8 +377,8 @@ class Runner:
     def __init__(
         self,
         podman: Podman,
-        wanted: lm.Wanted,
-        subnet: lm.Network,
+        wanted: mp.Wanted,
+        subnet: mp.Network,
         files: Files,
         archive: Path | None,
         control_prefix: str,
@@ -387,20 +390,20 @@ class Runner:
         self.archive = archive
         self.control_prefix = control_prefix
         self.network = wanted.testbed
-        self.machines = {lm.container_name(wanted.testbed, machine.name): machine for machine in wanted.machines}
+        self.machines = {mp.container_name(wanted.testbed, machine.name): machine for machine in wanted.machines}
 
-    def do(self, step: lm.Step) -> None:
+    def do(self, step: mp.Step) -> None:
         """Do one step."""
         getattr(self, "_" + step.action.replace(" ", "_"))(step.subject)
 
     def _create_network(self, name: str) -> None:
         # No name server of podman's: the machines know each other from /etc/hosts, and ask the host's.
         self.network = name
-        label = f"--label={lm.LABEL}={self.wanted.testbed}"
+        label = f"--label={mp.LABEL}={self.wanted.testbed}"
         self.podman.run("network", "create", label, f"--subnet={self.subnet}", "--disable-dns", name)
 
     def _create_volume(self, name: str) -> None:
-        self.podman.run("volume", "create", f"--label={lm.LABEL}={self.wanted.testbed}", name)
+        self.podman.run("volume", "create", f"--label={mp.LABEL}={self.wanted.testbed}", name)
 
     def _import_image(self, name: str) -> None:
         if self.archive is None or not self.archive.is_file():
@@ -408,7 +411,7 @@ class Runner:
         self.podman.run(
             "import",
             "--quiet",
-            f"--change=LABEL {lm.IMAGE_LABEL}={self.wanted.image_key}",
+            f"--change=LABEL {mp.IMAGE_LABEL}={self.wanted.image_key}",
             '--change=CMD ["/sbin/init"]',
             "--change=STOPSIGNAL SIGRTMIN+3",
             str(self.archive),
@@ -419,8 +422,8 @@ class Runner:
         machine = self.machines[name]
         for source in machine.binds:
             seed_archives(Path(source))
-        label = f"--label={lm.DEFINITION_LABEL}={lm.definition(self.wanted, machine, self.subnet)}"
-        self.podman.run("create", label, *lm.create_options(self.wanted, machine, self.subnet, self.network))
+        label = f"--label={mp.DEFINITION_LABEL}={mp.definition(self.wanted, machine, self.subnet)}"
+        self.podman.run("create", label, *mp.create_options(self.wanted, machine, self.subnet, self.network))
         self.podman.run("cp", "-", f"{name}:/", data=key_archive(self.files, self.wanted, machine.name))
 
     def _start_machine(self, name: str) -> None:
@@ -460,12 +463,15 @@ class Runner:
         self._remove_container(name, seconds=1)
 
     def _remove_container(self, name: str, seconds: int) -> None:
+        identity = self.podman.run("inspect", "--type=container", "--format={{.Id}}", name).strip()
         try:
             self.podman.run("rm", "--force", f"--time={seconds}", name)
         except Failure:
             # Half dead: once podman knows that it ended, it can be removed.
             self._clear_machine(name)
             self.podman.run("rm", "--force", f"--time={seconds}", name)
+        kill_leftovers(identity)
+        remove_leftovers(identity)
 
     def _remove_volume(self, name: str) -> None:
         self.podman.run("volume", "rm", "--force", name)
@@ -555,7 +561,9 @@ def wait_until_up(files: Files, machine: str, address: str, seconds: float) -> l
     # While systemd starts, pam_nologin may still turn the first log-ins away.
     while True:
         try:
-            code, text = ssh(files, machine, "systemctl", "is-system-running", "--wait", timeout=max(5.0, end - time.monotonic()))
+            code, text = ssh(
+                files, machine, "systemctl", "is-system-running", "--wait", timeout=max(5.0, end - time.monotonic())
+            )
         except subprocess.TimeoutExpired:
             code, text = 255, "systemd is still starting units"
         if code != 255:
@@ -569,18 +577,18 @@ def wait_until_up(files: Files, machine: str, address: str, seconds: float) -> l
     return [line.split()[0] for line in failed.splitlines() if line.strip()]
 
 
-def rebuild(podman: Podman, wanted: lm.Wanted, runner: Runner) -> list[lm.Step]:
+def rebuild(podman: Podman, wanted: mp.Wanted, runner: Runner) -> list[mp.Step]:
     """Remove the testbed's machines and its network and make them again; the volumes and the addresses stay."""
     seen = look(podman, wanted, patience=0.0)
-    steps = [lm.Step("remove machine", name, "cannot be brought back") for name in seen.containers]
+    steps = [mp.Step("remove machine", name, "cannot be brought back") for name in seen.containers]
     if seen.network:
-        steps.append(lm.Step("remove network", seen.network, "it may hold addresses of machines that are gone"))
-    bare = lm.Seen(seen.image, None, {}, seen.volumes, ())
+        steps.append(mp.Step("remove network", seen.network, "it may hold addresses of machines that are gone"))
+    bare = mp.Seen(seen.image, None, {}, seen.volumes, ())
     same = replace(wanted, subnet_pools=(str(runner.subnet),))
-    # A new name: podman remembers by the network's name which addresses are taken, and may be wrong until the next boot.
+    # A new name: podman remembers by the network's name which addresses are taken, wrongly until the next boot.
     name = f"{wanted.testbed}-{int(time.time()):x}"
     steps += [
-        replace(step, subject=name) if step.action == "create network" else step for step in lm.plan(same, bare)[1]
+        replace(step, subject=name) if step.action == "create network" else step for step in mp.plan(same, bare)[1]
     ]
     for step in steps:
         runner.do(step)
@@ -596,7 +604,7 @@ def present(module: AnsibleModule) -> dict[str, Any]:
     conf = host_containers_conf()
     archives = parameters["apt_archives_dir"]
     machines = tuple(
-        lm.Machine(
+        mp.Machine(
             name=name,
             host_number=int(item["host_number"]),
             volumes=item.get("volumes") or {},
@@ -605,22 +613,24 @@ def present(module: AnsibleModule) -> dict[str, Any]:
         )
         for name, item in parameters["machines"].items()
     )
-    wanted = lm.Wanted(
+    wanted = mp.Wanted(
         testbed=parameters["testbed"],
         machines=machines,
         image_key=parameters["image_key"],
         subnet_pools=tuple(parameters["subnet_pools"]),
         nameservers=tuple(parameters["nameservers"]),
         cgroup=cgroup_kind(),
-        host_keys={m.name: files.key(f"ssh_host_{m.name}_ed25519", f"{parameters['testbed']}-{m.name}") for m in machines},
+        host_keys={
+            m.name: files.key(f"ssh_host_{m.name}_ed25519", f"{parameters['testbed']}-{m.name}") for m in machines
+        },
         authorized_key=files.key("ssh_ed25519", f"operator of testbed {parameters['testbed']}"),
     )
     files.write("containers.conf", conf)
     podman = Podman(conf)
     try:
         seen = look(podman, wanted, patience=5.0)
-        subnet, steps = lm.plan(wanted, seen)
-        address = lm.addresses(subnet, machines)
+        subnet, steps = mp.plan(wanted, seen)
+        address = mp.addresses(subnet, machines)
         result: dict[str, Any] = {"steps": [vars(step) for step in steps], "failed_units": {}, "addresses": address}
         if not module.check_mode:
             podman.use(files.root / "containers.conf")
@@ -637,12 +647,12 @@ def present(module: AnsibleModule) -> dict[str, Any]:
                 module.warn(f"machines are made anew, since one could not be brought back: {error}")
                 steps += rebuild(podman, wanted, runner)
         if not module.check_mode or all(wanted.host_keys.values()):
-            files.write("known_hosts", lm.known_hosts(wanted))
-        files.write("ssh_config", lm.ssh_config(wanted, address, str(files.root)))
-        files.write("machines.json", lm.machines_json(subnet, address))
+            files.write("known_hosts", mp.known_hosts(wanted))
+        files.write("ssh_config", mp.ssh_config(wanted, address, str(files.root)))
+        files.write("machines.json", mp.machines_json(subnet, address))
         if not module.check_mode:
             started = {step.subject for step in steps if step.action == "start machine"}
-            waiting = [m.name for m in machines if lm.container_name(wanted.testbed, m.name) in started]
+            waiting = [m.name for m in machines if mp.container_name(wanted.testbed, m.name) in started]
             with ThreadPoolExecutor(8) as pool:
                 for name, units in zip(
                     waiting,
@@ -656,7 +666,7 @@ def present(module: AnsibleModule) -> dict[str, Any]:
         podman.close(undo=module.check_mode)
     result["changed"] = bool(steps or files.changed)
     result["changed_paths"] = files.changed
-    before, after = lm.describe(seen), lm.foreseen(wanted, seen, subnet, steps) if steps else lm.describe(seen)
+    before, after = mp.describe(seen), mp.foreseen(wanted, seen, subnet, steps) if steps else mp.describe(seen)
     result["diff"] = {
         "before": json.dumps(before, indent=2, default=str) + "\n",
         "after": json.dumps(after, indent=2, default=str) + "\n",
@@ -669,36 +679,33 @@ def present(module: AnsibleModule) -> dict[str, Any]:
 def absent(module: AnsibleModule) -> dict[str, Any]:
     """Remove the testbed's machines and all that belongs to them."""
     testbed, root = module.params["testbed"], Path(module.params["state_dir"])
-    wanted = lm.Wanted(testbed, (), "none", ())
+    wanted = mp.Wanted(testbed, (), "none", ())
     podman = Podman(host_containers_conf())
     try:
         seen = look(podman, wanted, patience=0.0)
-        steps = lm.plan_removal(seen)
+        steps = mp.plan_removal(seen)
         if not module.check_mode:
             files = Files(root, check=False)
-            runner = Runner(podman, wanted, lm.Network("192.0.2.0/24"), files, None, module.params["control_prefix"])
+            runner = Runner(podman, wanted, mp.Network("192.0.2.0/24"), files, None, module.params["control_prefix"])
             machines = [step for step in steps if step.action == "discard machine"]
             with ThreadPoolExecutor(8) as pool:
                 list(pool.map(runner.do, machines))
             for step in steps[len(machines) :]:
                 runner.do(step)
-            for container in seen.containers.values():
-                kill_leftovers(container.id)
-                unmount_leftovers(container.id)
             if seen.subnet:
                 remove_rules(seen.subnet)
     finally:
         podman.close(undo=module.check_mode)
     if root.exists():
-        steps.append(lm.Step("remove directory", str(root), "teardown"))
+        steps.append(mp.Step("remove directory", str(root), "teardown"))
         if not module.check_mode:
             shutil.rmtree(root)
-    nothing = {"network": None, "machines": {}, "volumes": []}
+    nothing: dict[str, Any] = {"network": None, "machines": {}, "volumes": []}
     return {
         "changed": bool(steps),
         "steps": [vars(step) for step in steps],
         "diff": {
-            "before": json.dumps(lm.describe(seen), indent=2) + "\n",
+            "before": json.dumps(mp.describe(seen), indent=2) + "\n",
             "after": json.dumps(nothing, indent=2) + "\n",
             "before_header": f"machines of {testbed}",
             "after_header": f"machines of {testbed}",
@@ -706,12 +713,17 @@ def absent(module: AnsibleModule) -> dict[str, Any]:
     }
 
 
-def unmount_leftovers(container: str) -> None:
-    """Unmount what a container that was killed with its helpers left mounted."""
+def remove_leftovers(container: str) -> None:
+    """Remove what a container that was killed with its helpers left behind: mounts and control groups."""
     for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
         path = line.split()[4]
         if container in path:
             subprocess.run(["umount", "--lazy", path], capture_output=True, check=False)
+    cgroups = Path("/sys/fs/cgroup")
+    for parent in (cgroups / "libpod_parent", *cgroups.glob("*/libpod_parent")):
+        for where, _, _ in os.walk(parent / f"libpod-{container}", topdown=False):
+            with contextlib.suppress(OSError):
+                Path(where).rmdir()
 
 
 def remove_rules(subnet: str) -> None:
@@ -720,7 +732,7 @@ def remove_rules(subnet: str) -> None:
         return
     for table in ("nat", "filter"):
         saved = subprocess.run(["iptables-save", "-t", table], capture_output=True, text=True, check=False).stdout
-        for rule in lm.leftover_rules(saved, subnet):
+        for rule in mp.leftover_rules(saved, subnet):
             subprocess.run(["iptables", "-w", "-t", table, *rule], capture_output=True, check=False)
 
 
@@ -744,7 +756,7 @@ def main() -> None:
     )
     try:
         result = present(module) if module.params["state"] == "present" else absent(module)
-    except (Failure, lm.Conflict) as error:
+    except (Failure, mp.Conflict) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/python
 """Ansible module: whether this host can carry the local machines, and which image they need."""
 
-# ruff: noqa: E402 - Ansible reads the documentation blocks before the imports.
+# ruff: noqa: S607 - programs are found where the operator finds them.
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils import host_preflight as hp
-from ansible.module_utils import local_machines, machine_image
+from ansible.module_utils import machine_image, machine_plan
 from ansible.module_utils.basic import AnsibleModule
 
 GRAPH_ROOT = Path("/var/lib/containers")
@@ -192,8 +192,8 @@ def look(parameters: Mapping[str, Any], needs: hp.Needs, recipe: machine_image.R
                 ["ip", "-json", "-4", "route", "show", "table", "all"], check=True, capture_output=True
             ).stdout
         )
-        used = [*local_machines.routed_networks(routes), *(podman_subnets() if root and "podman" in present else [])]
-        free = local_machines.free_subnet(parameters["subnet_pools"], used) is not None
+        used = [*machine_plan.routed_networks(routes), *(podman_subnets() if root and "podman" in present else [])]
+        free = machine_plan.free_subnet(parameters["subnet_pools"], used) is not None
     memory = next(
         int(line.split()[1]) * 1024
         for line in Path("/proc/meminfo").read_text().splitlines()

@@ -82,7 +82,8 @@ _PROBES = {
 
 def usable_nameservers(resolv_conf: str) -> tuple[str, ...]:
     """List the name servers of a resolv.conf that a machine can reach too: none on the loopback interface."""
-    servers = [line.split()[1] for line in resolv_conf.splitlines() if line.split()[:1] == ["nameserver"] and line.split()[1:]]
+    lines = (line.split() for line in resolv_conf.splitlines())
+    servers = [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"]
     return tuple(server for server in servers if not ipaddress.ip_address(server.partition("%")[0]).is_loopback)
 
 
@@ -135,7 +136,7 @@ def _lacks(needs: Needs, host: Host) -> Iterable[Lack]:
     if not host.nameservers:
         yield Lack(
             "all name servers in /etc/resolv.conf are on this host's loopback interface, which no machine reaches",
-            "set local_machines_nameservers in the inventory, for example -e '{\"local_machines_nameservers\": [\"192.0.2.1\"]}'",
+            "set local_machines_nameservers in the inventory to servers that are reached from outside this host",
         )
     if not host.subnet:
         yield Lack(

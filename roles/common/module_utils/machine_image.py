@@ -163,7 +163,9 @@ def _files(*places: str) -> dict[str, str]:
 
 
 def _certificates() -> dict[str, str]:
-    local = {f"{path}": text for path, text in _files("/usr/local/share/ca-certificates").items() if path.endswith(".crt")}
+    local = {
+        f"{path}": text for path, text in _files("/usr/local/share/ca-certificates").items() if path.endswith(".crt")
+    }
     bundle = Path("/etc/ssl/certs/ca-certificates.crt")
     if bundle.is_file():
         known = [*local.values(), *_files("/usr/share/ca-certificates").values()]
@@ -214,7 +216,7 @@ def read_controller(
         suite=suite,
         packages=tuple(packages),
         sources=tuple(lines),
-        apt_settings=tuple([*settings, *(line for line in proxy_settings if line not in settings)]),
+        apt_settings=(*settings, *(line for line in proxy_settings if line not in settings)),
         files=files | _certificates() | proxies,
         programs=tuple(program.read_text() for program in programs),
     )

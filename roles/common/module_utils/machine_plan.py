@@ -13,6 +13,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 LABEL = "caesar-testbed.name"
@@ -263,7 +264,7 @@ def leftover_rules(saved: str, subnet: str) -> list[list[str]]:
     chains: list[str] = []
     for line in saved.splitlines():
         words = shlex.split(line)
-        if words[:1] != ["-A"] or not any(pair in (("-s", subnet), ("-d", subnet)) for pair in zip(words, words[1:])):
+        if words[:1] != ["-A"] or not {("-s", subnet), ("-d", subnet)} & set(pairwise(words)):
             continue
         target = words[words.index("-j") + 1] if "-j" in words else ""
         if re.fullmatch(r"NETAVARK-[0-9A-F]+", target) and target not in chains:

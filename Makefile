@@ -1,0 +1,36 @@
+# Each target is one or two commands that can be typed by hand; the work is in tools/, site.yml and playbooks/.
+# ARGS goes to ansible-playbook: make testbed ARGS="-e testbed_name=other"
+SHELL := /bin/bash
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+ARGS ?=
+.DEFAULT_GOAL := help
+.PHONY: help host env testbed check test teardown clean-cache
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+host: ## install what this host lacks (Debian, root); says so elsewhere
+	@tools/prepare-host
+
+env: ## make .venv from uv.lock
+	@tools/prepare-env
+
+testbed: host env ## put the testbed up, or bring it up to date
+	ansible-playbook site.yml $(ARGS)
+
+check: env ## the fast tests: lint, types, unit
+	ruff check
+	ruff format --check
+	mypy planner_app/planner_app roles/common tools
+	tools/role_readmes.py --check
+	ansible-lint -q
+	pytest -q
+
+test: host check ## all tests, on a real testbed of their own
+	molecule test -s testbed
+
+teardown: env ## remove the testbed (CONFIRM=yes answers the question)
+	ansible-playbook playbooks/teardown.yml $(if $(CONFIRM),-e confirm=$(CONFIRM)) $(ARGS)
+
+clean-cache: env ## drop what was built and downloaded
+	ansible-playbook playbooks/clean_cache.yml $(ARGS)
