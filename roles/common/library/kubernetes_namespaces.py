@@ -164,7 +164,8 @@ def _apply(api: Api, step: Step, dry: bool) -> None:
     got = api.request("PATCH", path, query=query, body=step.wanted, content_type="application/apply-patch+yaml")
     if comparable(got, step.wanted) == comparable(step.wanted, step.wanted) or dry:
         return
-    whole = step.wanted | {"metadata": got["metadata"] | {"managedFields": None}}
+    whole = got | {key: value for key, value in step.wanted.items() if key not in ("metadata", "apiVersion", "kind")}
+    whole["metadata"]["managedFields"] = None
     api.request("PUT", path, query={"fieldManager": MANAGER}, body=whole)
 
 

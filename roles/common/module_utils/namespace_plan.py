@@ -67,8 +67,14 @@ KINDS: dict[str, Kind] = {
         "v1",
         "persistentvolumeclaims",
         True,
-        ("spec.accessModes", "spec.resources.requests", "spec.storageClassName", "spec.volumeName"),
-        immutable=("spec.accessModes", "spec.resources.requests", "spec.storageClassName", "spec.volumeName"),
+        ("spec.accessModes", "spec.resources.requests", "spec.storageClassName", "spec.volumeName", "status.usable"),
+        immutable=(
+            "spec.accessModes",
+            "spec.resources.requests",
+            "spec.storageClassName",
+            "spec.volumeName",
+            "status.usable",
+        ),
     ),
     "ResourceQuota": Kind("v1", "resourcequotas", True, ("spec.hard",)),
     "ServiceAccount": Kind("v1", "serviceaccounts", True, ("automountServiceAccountToken",)),
@@ -278,14 +284,9 @@ def _objects_of(
         "Role",
         ACCOUNT,
         rules=[
-            {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get", "list", "watch", "create", "patch", "delete"]},
-            {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "delete"]},
+            {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get", "list", "create", "patch", "delete"]},
+            {"apiGroups": [""], "resources": ["pods", "events"], "verbs": ["list"]},
             {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
-            {
-                "apiGroups": [""],
-                "resources": ["events", "resourcequotas", "limitranges"],
-                "verbs": ["get", "list", "watch"],
-            },
         ],
     )
     yield item(
@@ -298,8 +299,8 @@ def _objects_of(
 
 def _field(item: Mapping[str, Any], path: str) -> Any:
     if path == "status.usable":
-        # A volume whose claim was deleted by hand is never bound again.
-        return (item.get("status") or {}).get("phase") not in ("Released", "Failed")
+        # A volume whose claim was deleted by hand is never bound again, nor a claim whose volume was.
+        return (item.get("status") or {}).get("phase") not in ("Released", "Failed", "Lost")
     value: Any = item
     for part in path.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
@@ -349,6 +350,17 @@ def shown(item: Object, wanted: Object) -> Object:
     return {path: value for path, value in raw.items() if value not in (None, "", {}, True)}
 
 
+def _kept(wanted: Object, found: Object) -> Object:
+    """`wanted` with what the cluster has written into a field that is ours.
+
+    The controller of volumes writes the claim's uid into a volume's claimRef, which is applied as a whole: without the
+    uid the claim would be Lost.
+    """
+    if wanted["kind"] != "PersistentVolume":
+        return wanted
+    return wanted | {"spec": wanted["spec"] | {"claimRef": found["spec"]["claimRef"]}}
+
+
 @dataclass(frozen=True)
 class Step:
     """One thing to do."""
@@ -381,7 +393,7 @@ def make_plan(desired: Mapping[Key, Object], current: Mapping[Key, Object], *, p
         is_now, shall_be = comparable(found, wanted), comparable(wanted, wanted)
         if is_now != shall_be:
             fixed = any(is_now.get(path) != shall_be.get(path) for path in KINDS[key[0]].immutable)
-            steps.append(Step("replace" if fixed else "update", key, wanted, found))
+            steps.append(Step("replace", key, wanted, found) if fixed else Step("update", key, _kept(wanted, found), found))
     # A volume and its claim are bound to each other and are made anew together.
     new = {step.key for step in steps if step.action == "replace"}
     for key, wanted in desired.items():
