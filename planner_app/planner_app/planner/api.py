@@ -137,7 +137,7 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(IllegalUpdate)
     async def illegal_update(_request: Request, error: IllegalUpdate) -> Response:
-        return Problem(HTTPStatus.CONFLICT, str(error), phase=error.phase, legal=error.legal).response()
+        return Problem(HTTPStatus.CONFLICT, str(error), phase=str(error.phase), legal=error.legal).response()
 
     @app.exception_handler(RequestValidationError)
     async def path(_request: Request, error: RequestValidationError) -> Response:

@@ -27,9 +27,9 @@ Document = dict[str, Any]
 def legal_changes(phase: Phase) -> list[str]:
     """The phases that a client may set now."""
     if phase is Phase.OFFERED:
-        return [Phase.ACCEPTED, Phase.REJECTED]
+        return ["ACCEPTED", "REJECTED"]
     if phase in (Phase.ACCEPTED, Phase.WAITING, Phase.PREPARING, Phase.AVAILABLE):
-        return [Phase.CANCELLED]
+        return ["CANCELLED"]
     return []
 
 
