@@ -168,8 +168,8 @@ class Voter:
             document["timings"]["total_ms"] = _ms(monotonic() - began)
             await self.ballots.decide(ballot, state, document, _fates(choice, answers, keep=False))
             self._count(state)
-            self._dismiss(await self.ballots.unwanted(ballot))
-            return await self._read(ballot)
+            self._spawn(self._dismiss_unwanted(ballot))
+            return _ballot(ballot, state, document)
         await self.ballots.decide(ballot, State.ACCEPTING, document, _fates(choice, answers, keep=True))
         held = [HeldOffer(ballot, offer.planner, str(offer.uuid), offer.expires, Fate.HELD) for offer in choice.ranked]
         return await self._accept(ballot, document, held, began)
@@ -202,10 +202,11 @@ class Voter:
                     self.metrics.vote.observe(monotonic() - began)
                 self.metrics.wins.labels(offer.planner).inc()
                 log.info("accepted", ballot=ballot, planner=offer.planner, session=offer.session)
-                self._dismiss(await self.ballots.unwanted(ballot))
-                read = await self._read(ballot)
-                self._watch(read)
-                return read
+                winner = {"planner": offer.planner, "session": offer.session}
+                accepted = _ballot(ballot, State.RUNNING, document, outcome.phase, winner)
+                self._watch(accepted)
+                self._spawn(self._dismiss_unwanted(ballot))
+                return accepted
             log.warning("offer lost", ballot=ballot, planner=offer.planner, reason=outcome.reason)
             _mark(document, offer, lost=outcome.reason)
             _note(document, State.ACCEPTING, f"{offer.planner}: {outcome.reason}")
@@ -216,8 +217,8 @@ class Voter:
         document["timings"]["total_ms"] = _ms(monotonic() - began)
         await self.ballots.end(ballot, State.NO_OFFER, document)
         self._count(State.NO_OFFER)
-        self._dismiss(await self.ballots.unwanted(ballot))
-        return await self._read(ballot)
+        self._spawn(self._dismiss_unwanted(ballot))
+        return _ballot(ballot, State.NO_OFFER, document)
 
     async def _resume(self, ballot: dict[str, Any]) -> None:
         """Take up a ballot that an earlier voter left in the middle of the vote."""
@@ -236,16 +237,14 @@ class Voter:
             await self.ballots.end(ballot["id"], State.NO_OFFER, document)
             self._count(State.NO_OFFER)
 
-    async def _read(self, ballot: str) -> dict[str, Any]:
-        document = await self.ballots.get(ballot)
-        if document is None:
-            raise LookupError(f"ballot {ballot} is not on record")
-        return document
-
     def _count(self, state: State) -> None:
         self.metrics.ballots.labels(state).inc()
 
     # --- what is not wanted any more --------------------------------------------------------------------
+
+    async def _dismiss_unwanted(self, ballot: str) -> None:
+        """Begin with what is on record, which takes a moment: the answer to the client goes out first."""
+        self._dismiss(await self.ballots.unwanted(ballot))
 
     def _dismiss(self, offers: Sequence[HeldOffer]) -> None:
         """Reject or cancel offers behind everybody's back, until each is settled or expired."""
@@ -367,6 +366,17 @@ def _note(document: dict[str, Any], phase: str, message: str = "") -> None:
     history = document["history"]
     history.append({"time": now_text(), "phase": str(phase), "message": message})
     del history[:-_KEPT_HISTORY]
+
+
+def _ballot(
+    ballot: str,
+    state: State,
+    document: Mapping[str, Any],
+    phase: str | None = None,
+    winner: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Put a ballot together as `Ballots.get` gives it."""
+    return {"id": ballot, "state": state, "phase": phase, "winner": winner} | dict(document)
 
 
 def _bare(ballot: Mapping[str, Any]) -> dict[str, Any]:

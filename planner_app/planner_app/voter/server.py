@@ -1,0 +1,54 @@
+"""Serving the voter."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import structlog
+import uvicorn
+import yaml
+from pydantic import ValidationError
+
+from planner_app.execution_broker.models import field_name
+from planner_app.voter.api import create_app
+from planner_app.voter.ballots import Ballots
+from planner_app.voter.config import load_clients, load_config, load_planners
+from planner_app.voter.planners import Planner, Planners
+
+
+def main() -> None:
+    """Read the configuration, or say in one line what is wrong with it, and serve."""
+    arguments = argparse.ArgumentParser(prog="planner_app.voter", description="The voter.")
+    arguments.add_argument("--config", type=Path, required=True)
+    path = arguments.parse_args().config
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ]
+    )
+    try:
+        config = load_config(path)
+        clients = load_clients(config.clients_file)
+        planners = [
+            Planner(entry.name, entry.url, entry.token.get_secret_value())
+            for entry in load_planners(config.planners_file)
+        ]
+    except ValidationError as error:
+        faults = "; ".join(f"{field_name(fault['loc'])}: {fault['msg']}" for fault in error.errors())
+        sys.exit(f"{path}: {faults}")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        sys.exit(f"{path}: {error}")
+    app = create_app(config, Planners(planners), Ballots(config.database), clients)
+    uvicorn.run(
+        app,
+        host=config.listen.host,
+        port=config.listen.port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=5,
+    )
