@@ -99,15 +99,16 @@ def test_proxies_of_the_environment() -> None:
 
 
 def test_the_key_changes_with_each_part() -> None:
-    recipe = mi.Recipe("bookworm", ("systemd",), ("deb x",), (), {"/a": "b"}, ("program",))
+    recipe = mi.Recipe("bookworm", ("systemd",), ("deb x",), (), {"/a": "b"}, "script")
     others = [
         replace(recipe, suite="trixie"),
         replace(recipe, packages=("systemd", "curl")),
         replace(recipe, sources=("deb y",)),
         replace(recipe, apt_settings=("x",)),
         replace(recipe, files={"/a": "c"}),
-        replace(recipe, programs=("other",)),
+        replace(recipe, customize="other"),
+        replace(recipe, options=("--variant=apt",)),
     ]
     keys = {recipe.key, *(other.key for other in others)}
-    assert len(keys) == 7
-    assert mi.Recipe("bookworm", ("systemd",), ("deb x",), (), {"/a": "b"}, ("program",)).key == recipe.key
+    assert len(keys) == 8
+    assert mi.Recipe("bookworm", ("systemd",), ("deb x",), (), {"/a": "b"}, "script").key == recipe.key

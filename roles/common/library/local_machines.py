@@ -125,6 +125,10 @@ APT_ARCHIVES = "/var/cache/apt/archives"
 POLL_SECONDS = 0.1
 
 
+# What is done to a machine that is there, to bring it back as it was.
+REVIVING = frozenset({"clear machine", "stop machine", "start machine"})
+
+
 class Failure(Exception):
     """A command that must not fail did."""
 
@@ -420,14 +424,19 @@ class Runner:
 
     def _create_machine(self, name: str) -> None:
         machine = self.machines[name]
-        for source in machine.binds:
-            seed_archives(Path(source))
+        self._make_binds(machine)
         label = f"--label={mp.DEFINITION_LABEL}={mp.definition(self.wanted, machine, self.subnet)}"
         self.podman.run("create", label, *mp.create_options(self.wanted, machine, self.subnet, self.network))
         self.podman.run("cp", "-", f"{name}:/", data=key_archive(self.files, self.wanted, machine.name))
 
     def _start_machine(self, name: str) -> None:
+        # Caches may be deleted at any time.
+        self._make_binds(self.machines[name])
         self.podman.run("start", name)
+
+    def _make_binds(self, machine: mp.Machine) -> None:
+        for source in machine.binds:
+            seed_archives(Path(source))
 
     def _stop_machine(self, name: str) -> None:
         self._close_connection(name)
@@ -637,15 +646,17 @@ def present(module: AnsibleModule) -> dict[str, Any]:
             archive = Path(parameters["image_archive"]) if parameters["image_archive"] else None
             runner = Runner(podman, wanted, subnet, files, archive, parameters["control_prefix"])
             runner.network = seen.network or wanted.testbed
-            try:
-                for step in steps:
+            for step in steps:
+                try:
                     runner.do(step)
-            except Failure as error:
-                if not seen.containers:
-                    raise
-                # What was there cannot be brought back: make it anew around the volumes, which hold what matters.
-                module.warn(f"machines are made anew, since one could not be brought back: {error}")
-                steps += rebuild(podman, wanted, runner)
+                except Failure as error:
+                    reviving = step.action in REVIVING and step.subject in seen.containers
+                    if not reviving and "already allocated" not in str(error):
+                        raise
+                    # Make it anew around the volumes, which hold what matters.
+                    module.warn(f"machines are made anew, since one could not be brought back: {error}")
+                    steps += rebuild(podman, wanted, runner)
+                    break
         if not module.check_mode or all(wanted.host_keys.values()):
             files.write("known_hosts", mp.known_hosts(wanted))
         files.write("ssh_config", mp.ssh_config(wanted, address, str(files.root)))

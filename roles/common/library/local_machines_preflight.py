@@ -56,10 +56,9 @@ options:
     type: list
     elements: str
     default: []
-  programs:
-    description: The programs that build the image.
-    type: list
-    elements: path
+  customize:
+    description: The script that completes the image when its packages are in.
+    type: path
     required: true
 attributes:
   check_mode: {support: full}
@@ -75,7 +74,7 @@ EXAMPLES = r"""
     disc_gb: 15
     subnet_pools: [10.89.0.0/16]
     packages: [systemd]
-    programs: [roles/local_machines/files/build_machine_image.py]
+    customize: roles/local_machines/files/customize_machine_image.sh
 """
 
 RETURN = r"""
@@ -239,14 +238,14 @@ def main() -> None:
             "packages": {"type": "list", "elements": "str", "required": True},
             "suite": {"type": "str", "default": ""},
             "sources": {"type": "list", "elements": "str", "default": []},
-            "programs": {"type": "list", "elements": "path", "required": True},
+            "customize": {"type": "path", "required": True},
         },
         supports_check_mode=True,
     )
     parameters = module.params
     try:
         recipe = machine_image.read_controller(
-            parameters["packages"], parameters["suite"], parameters["sources"], map(Path, parameters["programs"])
+            parameters["packages"], parameters["suite"], parameters["sources"], Path(parameters["customize"])
         )
     except subprocess.CalledProcessError as error:
         module.fail_json(msg=f"apt cannot say where packages come from: {error.stderr.strip()}")

@@ -27,6 +27,20 @@ _COMPONENTS = frozenset({"main", "contrib", "non-free", "non-free-firmware"})
 #: The key that every Debian machine has without being told.
 _DEBIAN_KEYRING = "/usr/share/keyrings/debian-archive-keyring"
 _TARGET_FORMAT = "$(REPO_URI)\t$(RELEASE)\t$(COMPONENT)\t$(ORIGIN)\t$(SOURCESENTRY)"
+#: Options of mmdebstrap that determine what is in the image.
+OPTIONS = (
+    "--variant=minbase",
+    # Stays in the image: what a machine loses by a crash is made again, and installs are quicker.
+    "--dpkgopt=force-unsafe-io",
+    # As Debian's own images for containers do it: a fifth less, and quicker installs ever after.
+    "--dpkgopt=path-exclude=/usr/share/doc/*",
+    "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+    "--dpkgopt=path-exclude=/usr/share/info/*",
+    "--dpkgopt=path-exclude=/usr/share/locale/*",
+    "--dpkgopt=path-exclude=/usr/share/man/*",
+    # Machines start with the package lists of the day they were made: no update at once.
+    "--skip=cleanup/apt/lists",
+)
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 
 
@@ -40,8 +54,10 @@ class Recipe:
     apt_settings: tuple[str, ...]
     #: Path in the machine to text: keyrings, apt's credentials, certificate authorities, proxies.
     files: Mapping[str, str] = field(default_factory=dict)
-    #: The programs that build the image.
-    programs: tuple[str, ...] = ()
+    #: What is done to the image when its packages are in.
+    customize: str = ""
+
+    options: tuple[str, ...] = OPTIONS
 
     @property
     def key(self) -> str:
@@ -181,7 +197,7 @@ def codename() -> str:
 
 
 def read_controller(
-    packages: Iterable[str], suite: str = "", sources: Iterable[str] = (), programs: Iterable[Path] = ()
+    packages: Iterable[str], suite: str = "", sources: Iterable[str] = (), customize: Path | None = None
 ) -> Recipe:
     """Read the recipe off the controller.
 
@@ -189,7 +205,7 @@ def read_controller(
         packages: what the image holds beyond the essential packages.
         suite: the release; the controller's own where it is empty.
         sources: apt's one-line sources; the controller's own where there are none.
-        programs: the programs that build the image; part of the key.
+        customize: the script that mmdebstrap runs when the packages are in.
 
     Raises:
         OSError or subprocess.CalledProcessError where apt cannot be asked.
@@ -218,5 +234,5 @@ def read_controller(
         sources=tuple(lines),
         apt_settings=(*settings, *(line for line in proxy_settings if line not in settings)),
         files=files | _certificates() | proxies,
-        programs=tuple(program.read_text() for program in programs),
+        customize=customize.read_text() if customize else "",
     )

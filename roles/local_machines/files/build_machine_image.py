@@ -8,50 +8,48 @@ The tar is written beside FILE and renamed, so that FILE is always whole.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # The build's own modules lie with the Ansible ones, since the preflight computes the same key.
 sys.path.insert(0, str(Path(__file__).parents[2] / "common/module_utils"))
 
-import machine_image  # noqa: E402
+import machine_image
 
 GIB = 2**30
 # What the unpacked system, the packages and the tar's own buffers take at most.
 ROOM = 2 * GIB
 
-# As Debian's own images for containers do it: a third of the size, and quicker installs ever after.
-LEFT_OUT = (
-    "path-exclude=/usr/share/doc/*",
-    "path-include=/usr/share/doc/*/copyright",
-    "path-exclude=/usr/share/info/*",
-    "path-exclude=/usr/share/locale/*",
-    "path-exclude=/usr/share/man/*",
-)
 CUSTOMIZE = Path(__file__).with_name("customize_machine_image.sh")
 
 
-def _build_root() -> Path:
-    """Give the directory to build in: on a tmpfs of our own where memory allows, which is three times faster."""
+@contextlib.contextmanager
+def _build_root() -> Iterator[Path]:
+    """Give a directory to build in: on a tmpfs of our own where memory allows, which is three times faster."""
     available = 0
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             available = int(line.split()[1]) * 1024
-    place = Path("/run/testbed-machine-image")
-    place.mkdir(exist_ok=True)
-    if available < 2 * ROOM:
-        return Path(os.environ.get("TMPDIR", "/var/tmp"))  # noqa: S108 - the choice of where temporary files lie
-    # In a mount namespace of this process alone: it is gone with the process, however that ends.
-    # /dev/shm will not do: it is often mounted nodev, and packages need /dev/null.
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={ROOM},mode=0755", "tmpfs", str(place)], check=True)
-    return place
+    with tempfile.TemporaryDirectory(prefix="machine-image-", dir=os.environ.get("TMPDIR", "/var/tmp")) as name:
+        if available < 2 * ROOM:
+            yield Path(name)
+            return
+        # In a mount namespace of this process alone: it is gone with the process, however that ends.
+        # /dev/shm will not do: it is often mounted nodev, and packages need /dev/null.
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={ROOM},mode=0755", "tmpfs", name], check=True)
+        yield Path(name)
+        subprocess.run(["umount", name], check=True)
 
 
-def build(recipe: machine_image.Recipe, output: Path) -> None:
-    """Run mmdebstrap for `recipe` and leave its tar at `output`."""
-    root = _build_root()
+def build(recipe: machine_image.Recipe, output: Path, root: Path) -> None:
+    """Run mmdebstrap for `recipe` below the directory `root` and leave its tar at `output`."""
+    # mmdebstrap's user for downloads must get in.
+    root.chmod(0o755)
     inputs = root / "inputs"
     for path, text in recipe.files.items():
         target = inputs / path.lstrip("/")
@@ -71,14 +69,9 @@ def build(recipe: machine_image.Recipe, output: Path) -> None:
             "mmdebstrap",
             "--verbose",
             "--mode=root",
-            "--variant=minbase",
+            *recipe.options,
             f"--include={','.join(recipe.packages)}",
             f"--aptopt={settings}",
-            # Stays in the image: what a machine loses by a crash is made again, and installs are quicker.
-            "--dpkgopt=force-unsafe-io",
-            *(f"--dpkgopt={option}" for option in LEFT_OUT),
-            # Machines start with the package lists of the day they were made: no update at once.
-            "--skip=cleanup/apt/lists",
             f'--setup-hook=cp -a "{inputs}/." "$1/"',
             f"--customize-hook={CUSTOMIZE}",
             "--format=tar",
@@ -107,12 +100,11 @@ def main() -> int:
             ["unshare", "--mount", "--propagation", "private", sys.executable, *sys.argv],
             {**os.environ, "TESTBED_IMAGE_NAMESPACE": "1"},
         )
-    recipe = machine_image.read_controller(
-        arguments.packages.split(","), arguments.suite, arguments.source, (Path(__file__), CUSTOMIZE)
-    )
+    recipe = machine_image.read_controller(arguments.packages.split(","), arguments.suite, arguments.source, CUSTOMIZE)
     if arguments.key and recipe.key != arguments.key:
         sys.exit(f"the controller's package sources changed meanwhile: {recipe.key}, not {arguments.key}; run again")
-    build(recipe, arguments.output)
+    with _build_root() as root:
+        build(recipe, arguments.output, root)
     return 0
 
 
