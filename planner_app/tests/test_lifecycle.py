@@ -55,7 +55,10 @@ async def test_a_job_that_was_never_seen_running(tmp_path: Path, state: JobState
         planner.clock.forward(3)
         planner.platform.end(planner.platform.only(), state, 125, "OUT_OF_MEMORY 0:125")
         await planner.look(2)
-        assert await planner.phase(session) == phase
+        document = await planner.session(session)
+        assert document["phase"] == phase
+        said = "the session failed: the job ended: OUT_OF_MEMORY 0:125, exit code 125"
+        assert (document["meta"]["messages"][-1]["message"] == said) == (phase == "FAILED")
 
 
 async def test_accepting_rejects_the_sibling_and_frees_it(tmp_path: Path) -> None:

@@ -399,13 +399,21 @@ class Lifecycle:
 
     async def _collect(self, row: SessionRow) -> None:
         phase = row.outcome or Phase.FAILED
-        note = _note("ended", "the session is over")
         try:
             if row.job_id is not None:
                 await self.platform.collect(row.job_id, self.directory(row.uuid))
         except OSError as error:
             note = _note("not-collected", "the output could not be kept: ${why}", "WARN", why=str(error))
-        await self._change(row, phase, note)
+            await self.in_thread(self.ledger.note, row.uuid, self.clock(), note)
+        await self._change(row, phase, await self._epitaph(row, phase))
+
+    async def _epitaph(self, row: SessionRow, phase: Phase) -> Note:
+        """What is said last, for who reads no more than that: where it failed, why."""
+        if phase is not Phase.FAILED:
+            return _note("over", "the session is over")
+        found = await self.in_thread(self.ledger.session, row.uuid)
+        errors = [event.note.message for event in found[2] if event.note.level == "ERROR"] if found else []
+        return _note("failed", "the session failed: ${why}", "ERROR", why=errors[-1] if errors else "nobody knows")
 
 
 def _make_directories(directory: Path) -> None:
