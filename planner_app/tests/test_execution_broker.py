@@ -15,6 +15,7 @@ from planner_app.execution_broker.models import (
     EnumValueUpdate,
     ExecutionRequest,
     OfferSet,
+    Phase,
     SimpleCompute,
     UnknownKind,
     field_name,
@@ -234,6 +235,10 @@ class TestCodecs:
         assert yaml.safe_load(written) == document
         assert codecs.decode(written, codecs.YAML) == document
         assert b"'YES'" in written
+
+    def test_a_phase_is_a_word_in_both(self) -> None:
+        for media in codecs.JSON, codecs.YAML:
+            assert codecs.decode(codecs.encode([Phase.ACCEPTED], media), media) == ["ACCEPTED"]
 
     def test_no_aliases_are_written(self) -> None:
         shared = {"a": ["b"]}

@@ -7,6 +7,7 @@ written quotes every word that a YAML 1.1 reader would take for something else.
 
 import json
 import re
+from enum import StrEnum
 from typing import Any, Final
 
 import yaml
@@ -75,6 +76,10 @@ class _Dumper(yaml.CSafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+
+# A phase is a string that has a name: JSON writes it as one, YAML must be told.
+_Dumper.add_multi_representer(StrEnum, lambda dumper, value: dumper.represent_str(str(value)))
 
 
 def media_type(header: str | None) -> str | None:
