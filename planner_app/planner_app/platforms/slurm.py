@@ -272,7 +272,11 @@ def batch_script(job: JobSpec) -> str:
 
     Raises SubmissionRefused for an environment that charliecloud cannot be given.
     """
-    environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp"}  # noqa: S108
+    environment = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/tmp",  # noqa: S108 - the job's own
+        "LANG": "C.UTF-8",
+    }
     environment |= job.environment
     for name, value in environment.items():
         if re.search(r"[\n\0]", value) or not re.fullmatch(r"[^=\s\0]+", name):
