@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import testinfra
 import yaml
 from testinfra.host import Host
@@ -20,3 +22,17 @@ PLATFORMS: list[dict[str, Any]] = yaml.safe_load(INVENTORY.read_text())["virtual
 def machine(name: str) -> Host:
     """A machine by ssh, with the testbed's own keys."""
     return testinfra.get_host(f"ssh://{name}", ssh_config=str(STATE / "ssh_config"))
+
+
+def answering(address: dict[str, str], name: str, timeout: float = 60) -> None:
+    """Wait until a planner answers: systemd starts one anew a second after it was killed."""
+    port = next(platform["port"] for platform in PLATFORMS if platform["name"] == name)
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            httpx.get(f"http://{address['planner']}:{port}/health", timeout=5).raise_for_status()
+        except httpx.HTTPError:
+            assert time.monotonic() < deadline, f"planner {name} did not come back"
+            time.sleep(0.2)  # nothing tells when a killed service is back
+        else:
+            return

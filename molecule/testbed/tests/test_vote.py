@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from handles import PLATFORMS, PROJECT
+from handles import PLATFORMS, PROJECT, answering
 from testinfra.host import Host
 
 NAMES = [platform["name"] for platform in PLATFORMS]
@@ -66,7 +66,9 @@ def test_questions_leave_nothing_reserved(caesar_vote: Command) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_killing_a_planner_during_a_vote_costs_its_vote_only(caesar_vote: Command, planner: Host, name: str) -> None:
+def test_killing_a_planner_during_a_vote_costs_its_vote_only(
+    caesar_vote: Command, planner: Host, address: dict[str, str], name: str
+) -> None:
     """The planner is stopped in the middle of its work, not only gone: it has the connection and never answers."""
     unit = f"planner@{name}.service"
     planner.check_output(f"systemctl kill -s STOP {unit}")
@@ -77,6 +79,7 @@ def test_killing_a_planner_during_a_vote_costs_its_vote_only(caesar_vote: Comman
             ballot = voting.result()
     finally:
         planner.run(f"systemctl kill -s CONT {unit}")
+        answering(address, name)
     answers = {candidate["planner"]: candidate for candidate in ballot["candidates"]}
     assert set(answers) == set(NAMES)
     lost = [planner for planner, candidate in answers.items() if candidate["offer"] is None]
