@@ -165,7 +165,9 @@ def _apply(api: Api, step: Step, dry: bool) -> None:
     if comparable(got, step.wanted) == comparable(step.wanted, step.wanted) or dry:
         return
     whole = got | {key: value for key, value in step.wanted.items() if key not in ("metadata", "apiVersion", "kind")}
-    whole["metadata"]["managedFields"] = None
+    # Whatever version it has: controllers write their status into the same object meanwhile.
+    for field in ("managedFields", "resourceVersion"):
+        whole["metadata"].pop(field, None)
     api.request("PUT", path, query={"fieldManager": MANAGER}, body=whole)
 
 
