@@ -164,14 +164,6 @@ class SessionRow:
     started: datetime | None
     ended: datetime | None
 
-    @property
-    def reservation(self) -> Reservation:
-        """What is kept from others for this session."""
-        return Reservation(
-            self.uuid, self.offerset, self.phase, self.amount, self.reserved, self.duration, self.expires,
-            ended=self.ended is not None,
-        )  # fmt: skip
-
 
 @dataclass(frozen=True)
 class OfferSetRow:
@@ -229,7 +221,7 @@ class Ledger:
         """Quote on what is reserved now and reserve what is offered, in one transaction."""
         with self._transaction() as connection:
             self._expire(connection, now)
-            quote = make([row.reservation for row in _rows(connection, _is_live)])
+            quote = make(_reservations(connection))
             offerset = OfferSetRow(
                 uuid=uuid4(),
                 client=client,
@@ -303,6 +295,11 @@ class Ledger:
         """Read all sessions that have not ended, offers among them."""
         with self._reading() as connection:
             return _rows(connection, _is_live, order=_sessions.c.created)
+
+    def reservations(self) -> list[Reservation]:
+        """Read what is kept for all sessions that have not ended."""
+        with self._reading() as connection:
+            return _reservations(connection)
 
     def count_by_phase(self) -> dict[str, int]:
         """Count the sessions in each phase that has any."""
@@ -408,6 +405,37 @@ def _rows(
     if order is not None:
         statement = statement.order_by(order)
     return [_session_of(each) for each in connection.execute(statement)]
+
+
+_RESERVATIONS = sa.select(
+    _sessions.c.uuid,
+    _sessions.c.offerset,
+    _sessions.c.phase,
+    _sessions.c.cores,
+    _sessions.c.memory_gib,
+    _sessions.c.disc_gb,
+    _sessions.c.reserved_from,
+    _sessions.c.reserved_until,
+    _sessions.c.duration,
+    _sessions.c.expires,
+    _sessions.c.ended,
+).where(_is_live)
+
+
+def _reservations(connection: sa.Connection) -> list[Reservation]:
+    return [
+        Reservation(
+            session=row.uuid,
+            offerset=row.offerset,
+            phase=Phase(row.phase),
+            amount=Amount(row.cores, row.memory_gib, row.disc_gb, 1),
+            reserved=Interval(row.reserved_from, row.reserved_until),
+            duration=row.duration,
+            expires=row.expires,
+            ended=row.ended is not None,
+        )
+        for row in connection.execute(_RESERVATIONS)
+    ]
 
 
 def _the(connection: sa.Connection, uuid: UUID) -> SessionRow:

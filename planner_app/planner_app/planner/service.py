@@ -213,7 +213,7 @@ class Service:
         config = self.config
         snapshot, why = await self._snapshot()
         now = self.lifecycle.clock()
-        rows = await self.lifecycle.in_thread(self.ledger.live)
+        reservations = await self.lifecycle.in_thread(self.ledger.reservations)
         document: Document = {
             "name": config.name,
             "kind": config.kind,
@@ -243,7 +243,7 @@ class Service:
             if not job.state.ended:
                 used += Amount(job.cores, job.memory_gib, job.disc_gb, 1)
         held = Amount()
-        for hold in holds_of([row.reservation for row in rows], snapshot, now):
+        for hold in holds_of(reservations, snapshot, now):
             # What an offer for now keeps begins this moment.
             if hold.start <= now and (hold.end is None or hold.end > now):
                 held += hold.amount
