@@ -96,7 +96,6 @@ failed_units:
 """
 
 import contextlib
-import io
 import json
 import os
 import re
@@ -105,7 +104,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import tarfile
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -154,13 +152,18 @@ class Podman:
         """Take the configuration from `conf` from now on: podman's helpers live longer than this module."""
         self._environment["CONTAINERS_CONF"] = str(conf)
 
-    def run(self, *argv: str, data: bytes | None = None, ok: tuple[int, ...] = (0,), timeout: float = 300) -> str:
+    def run(self, *argv: str, ok: tuple[int, ...] = (0,), timeout: float = 300) -> str:
         """Run podman and give what it prints.
 
         Raises Failure where it ends with anything but `ok`.
         """
         done = subprocess.run(
-            ["podman", *argv], input=data, capture_output=True, env=self._environment, timeout=timeout, check=False
+            ["podman", *argv],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=self._environment,
+            timeout=timeout,
+            check=False,
         )
         if done.returncode not in ok:
             text = done.stderr.decode(errors="replace").strip()
@@ -345,22 +348,19 @@ class Files:
         return public.read_text().strip()
 
 
-def key_archive(files: Files, wanted: mp.Wanted, machine: str) -> bytes:
-    """Pack the files that make a machine this one: its host key, and the key that may log in."""
-    secrets = files.root / "secrets"
-    host_key = f"ssh_host_{machine}_ed25519"
+def write_keys(root: Path, files: Files, wanted: mp.Wanted, machine: str) -> None:
+    """Write what makes a machine this one below its root directory: its host key, and the key that may log in."""
+    host_key = (files.root / f"secrets/ssh_host_{machine}_ed25519").read_text()
     content = {
-        "etc/ssh/ssh_host_ed25519_key": ((secrets / host_key).read_bytes(), 0o600),
-        "etc/ssh/ssh_host_ed25519_key.pub": ((wanted.host_keys[machine] + "\n").encode(), 0o644),
-        "root/.ssh/authorized_keys": ((wanted.authorized_key + "\n").encode(), 0o600),
+        "etc/ssh/ssh_host_ed25519_key": (host_key, 0o600),
+        "etc/ssh/ssh_host_ed25519_key.pub": (wanted.host_keys[machine] + "\n", 0o644),
+        "root/.ssh/authorized_keys": (wanted.authorized_key + "\n", 0o600),
     }
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path, (data, mode) in content.items():
-            member = tarfile.TarInfo(path)
-            member.size, member.mode, member.mtime = len(data), mode, int(time.time())
-            archive.addfile(member, io.BytesIO(data))
-    return buffer.getvalue()
+    for name, (text, mode) in content.items():
+        path = root / name
+        path.touch(mode=mode)
+        path.chmod(mode)
+        path.write_text(text)
 
 
 def seed_archives(directory: Path) -> None:
@@ -427,7 +427,12 @@ class Runner:
         self._make_binds(machine)
         label = f"--label={mp.DEFINITION_LABEL}={mp.definition(self.wanted, machine, self.subnet)}"
         self.podman.run("create", label, *mp.create_options(self.wanted, machine, self.subnet, self.network))
-        self.podman.run("cp", "-", f"{name}:/", data=key_archive(self.files, self.wanted, machine.name))
+        # Not by podman cp, which leaves copies of what it was given in /var/tmp.
+        root = Path(self.podman.run("mount", name).strip())
+        try:
+            write_keys(root, self.files, self.wanted, machine.name)
+        finally:
+            self.podman.run("unmount", name)
 
     def _start_machine(self, name: str) -> None:
         # Caches may be deleted at any time.
@@ -749,6 +754,8 @@ def remove_rules(subnet: str) -> None:
 
 def main() -> None:
     """Run the module."""
+    # Where root came by plain su, its path lacks the directories of the system's programs.
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
     module = AnsibleModule(
         argument_spec={
             "testbed": {"type": "str", "required": True},

@@ -79,12 +79,6 @@ EXAMPLES = r"""
 
 RETURN = r"""
 image_key: {description: Names the image., type: str, returned: success}
-lacks:
-  description: What is missing.
-  type: list
-  elements: dict
-  sample: [{what: "missing programs: podman", remedy: apt-get install --no-install-recommends podman}]
-  returned: always
 """
 
 import json
@@ -175,6 +169,8 @@ def resolv_conf() -> str:
 
 def look(parameters: Mapping[str, Any], needs: hp.Needs, recipe: machine_image.Recipe) -> hp.Host:
     """Read the host's facts."""
+    # Where root came by plain su, its path lacks the directories of the system's programs.
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
     present = frozenset(
         proof for proof in needs.packages.values() if (Path(proof).exists() if "/" in proof else shutil.which(proof))
     )
@@ -200,8 +196,13 @@ def look(parameters: Mapping[str, Any], needs: hp.Needs, recipe: machine_image.R
     )
     discs: dict[str, tuple[int, int]] = {}
     cache = Path(parameters["cache_dir"])
+    devices = set()
     if not has_machines:
         for directory in (GRAPH_ROOT, cache):
+            device = existing(directory).stat().st_dev
+            if device in devices:
+                continue
+            devices.add(device)
             bytes_free = shutil.disk_usage(existing(directory)).free
             cached = size(cache) if bytes_free < needs.disc_gb * hp.GB and cache.is_dir() else 0
             discs[str(directory)] = (bytes_free, cached)
@@ -257,11 +258,8 @@ def main() -> None:
     lacks = hp.lacks(needs, look(parameters, needs, recipe))
     if lacks:
         lines = "\n".join(f"  - {lack}" for lack in lacks)
-        module.fail_json(
-            msg=f"This host cannot carry the testbed yet; nothing was changed. Missing:\n{lines}",
-            lacks=[vars(lack) for lack in lacks],
-        )
-    module.exit_json(changed=False, image_key=recipe.key, lacks=[])
+        module.fail_json(msg=f"This host cannot carry the testbed yet; nothing was changed. Missing:\n{lines}")
+    module.exit_json(changed=False, image_key=recipe.key)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,17 @@ END
 cat >"$1/etc/apt/apt.conf.d/80testbed" <<'END'
 APT::Keep-Downloaded-Packages "true";
 Binary::apt::APT::Keep-Downloaded-Packages "true";
+Acquire::Retries "3";
 END
+
+# podman puts the journal on a tmpfs: it takes memory.
+install -d "$1/etc/systemd/journald.conf.d"
+cat >"$1/etc/systemd/journald.conf.d/10-testbed.conf" <<'END'
+[Journal]
+SystemMaxUse=48M
+RuntimeMaxUse=48M
+END
+
 echo 'LANG=C.UTF-8' >"$1/etc/default/locale"
 
 # Manuals are left out, but some packages expect the directories.
