@@ -173,9 +173,7 @@ def plan(
 
 def journal(module: AnsibleModule, unit: str) -> str:
     """Give the last lines of a unit's journal, for an error message."""
-    _, out, _ = module.run_command(
-        ["journalctl", "--no-pager", "--output=cat", "--lines=15", f"--unit={unit}"]
-    )
+    _, out, _ = module.run_command(["journalctl", "--no-pager", "--output=cat", "--lines=15", f"--unit={unit}"])
     return f"{unit}:\n{out.rstrip()}"
 
 
@@ -214,9 +212,7 @@ def main() -> None:
         )
         states = parse_show(out)
         if code != 0 or len(states) != len(names):
-            module.fail_json(
-                msg=f"systemctl show failed for {', '.join(names)}: {err.strip() or out.strip()}"
-            )
+            module.fail_json(msg=f"systemctl show failed for {', '.join(names)}: {err.strip() or out.strip()}")
         return states
 
     states = show()
@@ -249,8 +245,7 @@ def main() -> None:
             failed = [
                 name
                 for name, state in zip(names, show(), strict=True)
-                if name in chosen
-                and (state.get("ActiveState") == "failed" or state.get("LoadState") == "not-found")
+                if name in chosen and (state.get("ActiveState") == "failed" or state.get("LoadState") == "not-found")
             ]
             module.fail_json(
                 msg=f"systemctl {verb} {' '.join(chosen)}: {(err or out).strip()}",
