@@ -698,7 +698,9 @@ def absent(module: AnsibleModule) -> dict[str, Any]:
     wanted = mp.Wanted(testbed, (), "none", ())
     podman = Podman(host_containers_conf())
     try:
-        seen = look(podman, wanted, patience=0.0)
+        # Where podman is gone or never was, no machine runs: only the directory is left to remove.
+        here = shutil.which("podman") is not None
+        seen = look(podman, wanted, patience=0.0) if here else mp.Seen(False, None, {}, frozenset())
         steps = mp.plan_removal(seen)
         if not module.check_mode:
             files = Files(root, check=False)
