@@ -227,13 +227,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result |= {"changed": True, "rc": outcome.rc, "stdout_lines": outcome.tail}
         result["stdout"] = "\n".join(outcome.tail)
         result["elapsed"] = round(outcome.seconds, 1)
-        where = f"; all of it is in {args['log']}" if args["log"] else ""
+        where = f" (all of its output is in {args['log']})" if args["log"] else ""
+        program = argv[0] if args["argv"] else "the script"
         if outcome.rc != 0:
             result["failed"] = True
-            result["msg"] = f"{argv[0]} ended with {outcome.rc} after {clock(outcome.seconds)}{where}"
+            said = f": {outcome.tail[-1].strip()}" if outcome.tail else ""
+            result["msg"] = f"{program} ended with {outcome.rc} after {clock(outcome.seconds)}{said}{where}"
         elif creates is not None and not creates.exists():
             result["failed"] = True
-            result["msg"] = f"{argv[0]} ended well, but did not make {creates}{where}"
+            result["msg"] = f"{program} ended well, but did not make {creates}{where}"
         else:
             display.display(f"    done in {clock(outcome.seconds)}")
             # What went well need not be read again: the log has it.

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "common/module_utils"))
 
 import docker_archive
 import machine_image
+from uv_program import find_uv
 
 # What the root tree, the layer and both images take together at most.
 ROOM = 3 * 2**30
@@ -53,15 +54,6 @@ def say(text: str) -> None:
 def run(*argv: str | Path, **environment: str) -> None:
     """Run a program; leave with its exit code where it fails."""
     subprocess.run([str(word) for word in argv], check=True, env={**os.environ, **environment})
-
-
-def find_uv(cache: Path) -> str:
-    """Give the path of uv: on PATH, or where `make` keeps it."""
-    places = os.pathsep.join([os.environ.get("PATH", ""), str(cache / "uv" / "bin"), str(cache / "uv")])
-    uv = shutil.which("uv", path=places)
-    if uv is None:
-        sys.exit(f"uv is neither on PATH nor in {cache / 'uv'}; `make .venv` brings it")
-    return uv
 
 
 def scratch() -> Path:

@@ -7,7 +7,6 @@ of the controller's own Python gets in. The tar appears under its name only when
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
@@ -15,14 +14,10 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+# The project's own modules lie with the Ansible ones.
+sys.path.insert(0, str(Path(__file__).parents[2] / "common/module_utils"))
 
-def find_uv(cache: Path) -> str:
-    """Return uv from PATH, or the one that `make` keeps in the cache; leave with a message where there is none."""
-    places = os.pathsep.join([os.environ.get("PATH", ""), str(cache / "uv" / "bin"), str(cache / "uv")])
-    uv = shutil.which("uv", path=places)
-    if uv is None:
-        sys.exit(f"uv is neither on PATH nor in {cache / 'uv'}; `make .venv` brings it")
-    return uv
+from uv_program import find_uv
 
 
 def plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
