@@ -1,8 +1,6 @@
 #!/usr/bin/python
 """Ansible module: the planners' credentials for their namespaces, in one call."""
 
-# ruff: noqa: E402 - Ansible reads the documentation blocks before the imports.
-
 from __future__ import annotations
 
 DOCUMENTATION = r"""

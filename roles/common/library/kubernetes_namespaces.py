@@ -1,8 +1,6 @@
 #!/usr/bin/python
 """Ansible module: make a cluster's namespaces what a list of virtual platforms says, in one call."""
 
-# ruff: noqa: E402 - Ansible reads the documentation blocks before the imports.
-
 from __future__ import annotations
 
 DOCUMENTATION = r"""
@@ -150,7 +148,9 @@ def _gone(api: Api, key: Key) -> None:
         if time.monotonic() > deadline:
             conditions = (found.get("status") or {}).get("conditions") or []
             reasons = "; ".join(str(entry.get("message")) for entry in conditions if entry.get("status") == "True")
-            raise ApiError(0, f"{key[0]} {key[2]} is still there {DELETION_SECONDS:.0f} s after its deletion: {reasons}")
+            raise ApiError(
+                0, f"{key[0]} {key[2]} is still there {DELETION_SECONDS:.0f} s after its deletion: {reasons}"
+            )
         time.sleep(0.2)
 
 
@@ -284,7 +284,8 @@ def run(api: Api, parameters: dict[str, Any], check: bool) -> dict[str, Any]:
     result: dict[str, Any] = {
         "changed": bool(steps),
         "plan": [
-            {"action": step.action, "kind": step.key[0], "namespace": step.key[1], "name": step.key[2]} for step in steps
+            {"action": step.action, "kind": step.key[0], "namespace": step.key[1], "name": step.key[2]}
+            for step in steps
         ],
     }
     if not steps:

@@ -56,9 +56,9 @@ def _named(entries: Any, name: str, kind: str, path: Path) -> Mapping[str, Any]:
 
 def _bytes(entry: Mapping[str, Any], key: str, path: Path) -> bytes:
     if entry.get(f"{key}-data"):
-        return base64.b64decode(entry[f"{key}-data"])
+        return base64.b64decode(str(entry[f"{key}-data"]))
     if entry.get(key):
-        return (path.parent / entry[key]).read_bytes()
+        return (path.parent / str(entry[key])).read_bytes()
     return b""
 
 
@@ -76,12 +76,16 @@ def read_kubeconfig(path: Path, context: str = "") -> Access:
     user = _named(document.get("users"), chosen.get("user", ""), "user", path)
     server, authority = str(cluster["server"]).rstrip("/"), _bytes(cluster, "certificate-authority", path)
     if user.get("exec") or user.get("auth-provider"):
+        from kubernetes.client import Configuration
         from kubernetes.config import kube_config
 
-        client = kube_config.new_client_from_config(str(path), context=name)
-        client.update_params_for_auth(headers := {}, [], ["BearerToken"])
-        return Access(server, authority, token=headers.get("authorization", "").removeprefix("Bearer "))
-    token = user.get("token") or ""
+        login: Any = Configuration()
+        load: Any = kube_config.load_kube_config  # the client has no types
+        load(config_file=str(path), context=name, client_configuration=login, persist_config=False)
+        # Its name differs between the client's versions.
+        token = next(iter(login.api_key.values()), "")
+        return Access(server, authority, token=token.removeprefix("Bearer "))
+    token = str(user.get("token") or "")
     if not token and user.get("tokenFile"):
         token = (path.parent / user["tokenFile"]).read_text().strip()
     return Access(

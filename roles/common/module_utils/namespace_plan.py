@@ -86,7 +86,7 @@ KINDS: dict[str, Kind] = {
 }
 PROTECTED = re.compile(r"default|kube-.*")
 
-_UNITS = {"": 1, "n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 1000)}
+_UNITS: dict[str, Fraction | int] = {"": 1, "n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 1000)}
 _UNITS |= {unit: 1000**power for power, unit in enumerate("kMGTPE", start=1)}
 _UNITS |= {f"{unit}i": 1024**power for power, unit in enumerate("KMGTPE", start=1)}
 _QUANTITY = re.compile(r"([+-]?\d+(?:\.\d*)?|[+-]?\.\d+)(?:[eE]([+-]?\d+)|([a-zA-Z]{0,2}))")
@@ -172,9 +172,7 @@ def desired_objects(
     return objects
 
 
-def _objects_of(
-    platform: Mapping[str, Any], instance: str, storage_path: str, job_factor: int
-) -> Iterable[Object]:
+def _objects_of(platform: Mapping[str, Any], instance: str, storage_path: str, job_factor: int) -> Iterable[Object]:
     name = str(platform["name"])
     quota, limits = platform["quota"], platform["limits"]
     ratio = Fraction(str(platform.get("cpu_allocation_ratio", 1)))
@@ -193,7 +191,10 @@ def _objects_of(
         name,
         metadata={
             "labels": labels(instance)
-            | {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/enforce-version": "latest"},
+            | {
+                "pod-security.kubernetes.io/enforce": "restricted",
+                "pod-security.kubernetes.io/enforce-version": "latest",
+            },
             "annotations": {UID: str(platform["uid"]), WALLTIME: str(limits["walltime_minutes"] * 60)},
         },
     )
@@ -393,7 +394,9 @@ def make_plan(desired: Mapping[Key, Object], current: Mapping[Key, Object], *, p
         is_now, shall_be = comparable(found, wanted), comparable(wanted, wanted)
         if is_now != shall_be:
             fixed = any(is_now.get(path) != shall_be.get(path) for path in KINDS[key[0]].immutable)
-            steps.append(Step("replace", key, wanted, found) if fixed else Step("update", key, _kept(wanted, found), found))
+            steps.append(
+                Step("replace", key, wanted, found) if fixed else Step("update", key, _kept(wanted, found), found)
+            )
     # A volume and its claim are bound to each other and are made anew together.
     new = {step.key for step in steps if step.action == "replace"}
     for key, wanted in desired.items():

@@ -9,8 +9,8 @@ DOCUMENTATION = r"""
 module: kubernetes_node_facts
 short_description: What a Kubernetes node has, lacks and allows
 description:
-  - Reads the node's kernel interface, packages, programs and images, and asks its API server, where there is one, whether
-    node and name service are ready.
+  - Reads the node's kernel interface, packages, programs and images, and asks its API server, where there is one,
+    whether node and name service are ready.
   - Changes nothing.
 options:
   packages:
@@ -58,7 +58,7 @@ kubeconfigs: {description: Names of the kubeconfigs in /etc/kubernetes., type: l
 admin_sha256: {description: Checksum of admin.conf; empty where there is none., type: str, returned: always}
 ready: {description: "Whether API server, node and CoreDNS are ready.", type: bool, returned: always}
 state: {description: The reason why they are not., type: str, returned: always}
-certificate_days: {description: Days until the API server's certificate ends; -1 where it is not known., type: int, returned: always}
+certificate_days: {description: Days until the API server's certificate ends or -1., type: int, returned: always}
 """
 
 import base64
@@ -123,7 +123,8 @@ class Api:
 
     def get(self, path: str) -> dict[str, Any]:
         """GET a document; raises OSError where the server does not answer or answers with an error."""
-        request = urllib.request.Request(f"{self.server}{path}", headers={"Accept": "application/json"})
+        # kubeadm writes https addresses only.
+        request = urllib.request.Request(f"{self.server}{path}", headers={"Accept": "application/json"})  # noqa: S310
         opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=self._context)
         )

@@ -38,7 +38,15 @@ ARCHIVE_WRITER = HERE.parents[2] / "common" / "module_utils" / "docker_archive.p
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 #: A compiler of Go at work holds 1.4 GB at its peak.
 COMPILER_MEMORY = 1.5e9
-KUBERNETES = ("kubeadm", "kubectl", "kubelet", "kube-proxy", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+KUBERNETES = (
+    "kubeadm",
+    "kubectl",
+    "kubelet",
+    "kube-proxy",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+)
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,10 @@ class Parts:
     built: tuple[Program, ...]
     fetched: tuple[Fetched, ...] = field(default=())
 
+    def __iter__(self) -> Iterator[Program | Fetched]:
+        yield from self.built
+        yield from self.fetched
+
 
 def parts(release: Mapping[str, Any]) -> Parts:
     """Divide the programs into those that the release mirror has and those that are built: pure.
@@ -106,14 +118,18 @@ def parts(release: Mapping[str, Any]) -> Parts:
     fetched = []
     for name, value in sorted(checksums.items()):
         if name not in known:
-            raise ValueError(f"kubernetes_cluster_release.checksums names {name!r}: known are {', '.join(sorted(known))}")
+            raise ValueError(
+                f"kubernetes_cluster_release.checksums names {name!r}: known are {', '.join(sorted(known))}"
+            )
         entry = dict(value) if isinstance(value, Mapping) else {"sha256": str(value)}
         digest = str(entry.get("sha256", "")).removeprefix("sha256:").lower()
         if not re.fullmatch(r"[0-9a-f]{64}", digest):
             raise ValueError(f"kubernetes_cluster_release.checksums.{name} is {value!r}: give a SHA-256, 64 hex digits")
         url = entry.get("url") or (f"{str(release['url']).rstrip('/')}/{name}" if release.get("url") else "")
         if not url:
-            raise ValueError("kubernetes_cluster_release.url is missing: give the address of the directory of the programs")
+            raise ValueError(
+                "kubernetes_cluster_release.url is missing: give the address of the directory of the programs"
+            )
         fetched.append(Fetched(name, url, digest, str(entry.get("member", ""))))
     separate = [name for name in KUBERNETES if name in checksums]
     if separate and len(separate) < len(KUBERNETES):
@@ -177,7 +193,9 @@ def go_program() -> str:
 
 def compiler_version() -> str:
     """What the toolchain says of itself."""
-    run = subprocess.run([go_program(), "version"], capture_output=True, text=True, check=True, env=_go_environment(None))
+    run = subprocess.run(
+        [go_program(), "version"], capture_output=True, text=True, check=True, env=_go_environment(None)
+    )
     return run.stdout.strip()
 
 
@@ -191,7 +209,7 @@ def stored_name(part: Program | Fetched, compiler: str) -> str:
 def bundle_key(chosen: Parts) -> str:
     """A hash of all that determines the result."""
     compiler = compiler_version() if chosen.built else ""
-    names = [stored_name(part, compiler) for part in (*chosen.built, *chosen.fetched)]
+    names = [stored_name(part, compiler) for part in chosen]
     return _digest({"programs": names, "packing": [_file_digest(Path(__file__)), _file_digest(ARCHIVE_WRITER)]})
 
 
@@ -429,7 +447,7 @@ def make(
             return destination
         stored: dict[str, Path] = {}
         caches = cache / "go"
-        for part in (*chosen.built, *chosen.fetched):
+        for part in chosen:
             path = cache / "kubernetes-programs" / stored_name(part, compiler)
             stored[part.name] = path
             if path.exists():
