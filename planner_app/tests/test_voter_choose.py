@@ -62,9 +62,9 @@ def reasons(choice: Choice) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("policy", "winner", "why"),
     [
-        ("default", "cheap", "cheapest of those equal in: finishes first"),
+        ("default", "cheap", "cheapest of those that finish first"),
         ("monetary", "cheap", "cheapest"),
-        ("earliest-start", "cheap", "cheapest of those equal in: starts first, finishes first"),
+        ("earliest-start", "cheap", "cheapest of those that start first and finish first"),
         ("energy", "green", "least energy"),
         ("carbon", "green", "least carbon"),
         ("performance", "fast", "fastest"),

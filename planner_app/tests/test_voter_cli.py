@@ -100,7 +100,7 @@ def test_run_brings_the_outputs_home(tmp_path: Path) -> None:
     assert status == 0, err
     lines = out.splitlines()
     assert lines[0] == ("aegean: 1 to 4 cores, 2 to 8 GiB, 60 min, by earliest-finish,monetary")
-    chosen = "▶ slurm-account-001 chosen at once 2 4 0.01 - - cheapest of those equal in: finishes first"
+    chosen = "▶ slurm-account-001 chosen at once 2 4 0.01 - - cheapest of those that finish first"
     assert " ".join(lines[2].split()) == chosen
     assert "monetary 0.1, slurm-account-001 0.01" in lines[3]
     assert " ".join(lines[4].split()) == "k8s-namespace-003 no - - - - - - 8 cores asked, one job may have 4"
@@ -270,7 +270,7 @@ BALLOT = {
             "verdict": "OFFERS",
             "rank": 1,
             "chosen": True,
-            "reason": "cheapest of those equal in: finishes first",
+            "reason": "cheapest of those that finish first",
             "offer": {
                 "start": "2026-11-24T12:05:00Z",
                 "cores": 16,
@@ -301,7 +301,7 @@ def test_the_table_fits_the_window(width: int) -> None:
     assert "…" not in out.getvalue(), "no column is cut off"
     for word in ("best", "+5 min", "16", "128", "0.0123", "250", "down"):
         assert word in out.getvalue()
-    assert "cheapest of those equal" in " ".join(out.getvalue().split())
+    assert "cheapest of those that" in " ".join(out.getvalue().split())
 
 
 @pytest.mark.parametrize(

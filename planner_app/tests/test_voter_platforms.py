@@ -119,3 +119,9 @@ async def test_after_a_vote_only_the_winner_holds_something(tmp_path: Path) -> N
             return [row["name"] for row in rows if row["reserved"]["cores"]] == ["k8s-namespace-001"]
 
         await until(only_the_winner_reserves)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[str(case["won_by"]) for case in CASES])
+def test_the_docs_show_the_same_commands(case: dict[str, Any]) -> None:
+    row = f"| `caesar-vote ask {case['options']}` | {case['won_by'] or 'none'}: {case['because']} |"
+    assert row in (PROJECT / "docs/vote.md").read_text()

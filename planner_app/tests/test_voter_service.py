@@ -352,7 +352,7 @@ async def test_accept_then_reject_the_rest_then_follow(tmp_path: Path) -> None:
         ballot = await vote(client)
         assert (ballot["state"], ballot["phase"]) == ("RUNNING", "ACCEPTED")
         assert why(ballot) == {
-            "cheap": "cheapest of those equal in: finishes first",
+            "cheap": "cheapest of those that finish first",
             "dear": "monetary 0.2, cheap 0.01",
         }
         assert [c["chosen"] for c in ballot["candidates"]] == [True, False]

@@ -285,14 +285,22 @@ _WON_BY = {
     Key.CARBON: "least carbon",
     Key.PERFORMANCE: "fastest",
 }
+_EQUAL_IN = {
+    Key.EARLIEST_START: "start first",
+    Key.EARLIEST_FINISH: "finish first",
+    Key.MONETARY: "cost least",
+    Key.ENERGY: "need least energy",
+    Key.CARBON: "emit least carbon",
+    Key.PERFORMANCE: "are fastest",
+}
 
 
 def _why_won(policy: Policy, best: tuple[tuple[float, ...], Offer], second: tuple[tuple[float, ...], Offer]) -> str:
     index = _deciding(policy, best[0], second[0])
     if index is None:
         return "first by name of equals"
-    before = [_WON_BY[key] for key in policy.keys[:index]]
-    return _WON_BY[policy.keys[index]] + (f" of those equal in: {', '.join(before)}" if before else "")
+    before = [_EQUAL_IN[key] for key in policy.keys[:index]]
+    return _WON_BY[policy.keys[index]] + (f" of those that {' and '.join(before)}" if before else "")
 
 
 def _why_lost(

@@ -330,9 +330,10 @@ class Voter:
             document = reply.document()
         except (NoReply, MalformedBody) as failure:
             return False, f"{planner.name}: {failure}"
+        # Taken or not: it may have ended meanwhile, which is then on record before the answer goes out.
+        if (watched := self._watched.get(ballot["id"])) is not None:
+            await self._look(watched)
         if reply.status == 200:
-            if (watched := self._watched.get(ballot["id"])) is not None:
-                await self._look(watched)
             return True, ""
         detail = document.get("detail") if isinstance(document, dict) else None
         return False, one_line(f"{planner.name} refused with {reply.status}: {detail or 'no reason given'}")
