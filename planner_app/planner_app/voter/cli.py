@@ -427,7 +427,7 @@ class Command:
         short = ballot["id"][:8]
         if sys.stdin.isatty() and self.err.is_terminal:
             try:
-                answer = self.err.input("\ncancel the job? [y/N] ")
+                answer = self.err.input("\ncancel the job? [y/N] ", markup=False)
             except (EOFError, KeyboardInterrupt):
                 answer = ""
             if answer.strip().lower() in ("y", "yes"):
