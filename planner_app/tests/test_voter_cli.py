@@ -180,6 +180,27 @@ def test_interrupted_it_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.Mo
     assert "the job goes on; `caesar-vote follow " in err
 
 
+def test_a_voter_that_is_restarted_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, failures = cli.VoterClient.call, {"POST /ballots": 1, "GET": 2}
+
+    def flaky(self: cli.VoterClient, method: str, path: str, **arguments: Any) -> Any:
+        reply = original(self, method, path, **arguments)
+        key = f"{method} {path}" if method == "POST" else method
+        if failures.get(key, 0) > 0:
+            failures[key] -= 1
+            raise cli.Trouble("the voter does not answer", passing=True)
+        return reply
+
+    planner = StubPlanner("one", completes())
+    with served(tmp_path, planner):
+        monkeypatch.setattr(cli.VoterClient, "call", flaky)
+        status, out, err = caesar_vote("run", "image.fits")
+    assert status == 0, err
+    assert "the voter does not answer; trying again" in err
+    assert "2 sources found" in out
+    assert sum(path == "/requests" for _, path, _ in planner.calls) == 1
+
+
 def test_what_is_missing_is_said_with_the_next_step(tmp_path: Path) -> None:
     path = state_file("caesar", {"XDG_STATE_HOME": str(tmp_path / "state")})
     status, _, err = caesar_vote("ballots")

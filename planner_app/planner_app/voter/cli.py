@@ -6,10 +6,11 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -23,9 +24,12 @@ from planner_app.voter import show
 from planner_app.voter.choose import DEFAULT_KEYS, METRICS, Key, Policy
 from planner_app.voter.text import one_line
 
+_T = TypeVar("_T")
 DONE, JOB_FAILED, USAGE, NO_OFFER, NO_VOTER, CANCELLED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 _ENDED = {"COMPLETED", "FAILED", "CANCELLED", "NO_OFFER", "ASKED"}
 _POLL_SECONDS = 0.5
+_PATIENCE = 30.0
+"""Seconds for a voter or planner that is being restarted to come back, once a job is on its way."""
 _VOTE_TIMEOUT = 60.0
 """Far above the voter's own deadlines, which bound a vote."""
 
@@ -40,9 +44,11 @@ exit status: {DONE} done; {JOB_FAILED} the job failed; {USAGE} wrong usage; {NO_
 class Trouble(Exception):
     """Something that ends the command: one line for people, and the exit status."""
 
-    def __init__(self, message: str, status: int = NO_VOTER) -> None:
+    def __init__(self, message: str, status: int = NO_VOTER, *, passing: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self.passing = passing
+        """Somebody did not answer, and may do so in a moment."""
 
 
 class VoterClient:
@@ -74,18 +80,18 @@ class VoterClient:
 
     def download(self, path: str, target: Path) -> int:
         """Fetch a file; it gets its name when it is whole. Returns its size. Raises Trouble."""
-        partial = target.with_name(f".{target.name}.part")
+        unfinished = target.with_name(f".{target.name}.part")
         try:
             with self._told(), self._http.stream("GET", path) as reply:
                 if reply.status_code != 200:
                     reply.read()
                     self._check(reply)
-                with partial.open("wb") as file:
+                with unfinished.open("wb") as file:
                     for part in reply.iter_bytes():
                         file.write(part)
-            partial.replace(target)
+            unfinished.replace(target)
         finally:
-            partial.unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
         return target.stat().st_size
 
     @contextmanager
@@ -93,9 +99,11 @@ class VoterClient:
         try:
             yield
         except httpx.TimeoutException:
-            raise Trouble(f"the voter at {self.url} does not answer in time; {self._next_step}") from None
+            told = f"the voter at {self.url} does not answer in time; {self._next_step}"
+            raise Trouble(told, passing=True) from None
         except httpx.HTTPError as error:
-            raise Trouble(f"the voter at {self.url} does not answer: {error}; {self._next_step}") from None
+            told = f"the voter at {self.url} does not answer: {error}; {self._next_step}"
+            raise Trouble(told, passing=True) from None
 
     def _check(self, reply: httpx.Response) -> None:
         if reply.status_code < 400:
@@ -107,7 +115,22 @@ class VoterClient:
         except (ValueError, KeyError, TypeError):
             detail = reply.reason_phrase
         status = USAGE if reply.status_code < 500 else NO_VOTER
-        raise Trouble(one_line(detail), status)
+        raise Trouble(one_line(detail), status, passing=reply.status_code == 502)
+
+
+def patiently(work: Callable[[], _T], say: Callable[[str], None]) -> _T:
+    """Do something again while somebody is being restarted. Raises the Trouble that does not pass."""
+    until, told = time.monotonic() + _PATIENCE, False
+    while True:
+        try:
+            return work()
+        except Trouble as trouble:
+            if not trouble.passing or time.monotonic() > until:
+                raise
+            if not told:
+                say(f"{trouble}; trying again")
+            told = True
+        time.sleep(_POLL_SECONDS)
 
 
 def state_file(testbed: str, environment: Mapping[str, str]) -> Path:
@@ -295,10 +318,11 @@ class Command:
     def run(self, arguments: argparse.Namespace) -> int:
         """Upload, vote, wait, bring home."""
         body = question(arguments) | {"upload": self.upload(arguments.image)}
-        ballot = self.voter.call("POST", "/ballots", json=body)
+        # The ballot's id is ours: asking again after a lost answer gives the same ballot.
+        ballot = patiently(lambda: self.voter.call("POST", "/ballots", json=body), self.say)
         while ballot["state"] in ("VOTING", "ACCEPTING"):
             time.sleep(_POLL_SECONDS)
-            ballot = self.voter.call("GET", f"/ballots/{ballot['id']}")
+            ballot = self.look(ballot)
         if not self.as_json:
             show.demand(self.out, ballot)
             show.candidates(self.out, ballot)
@@ -420,7 +444,12 @@ class Command:
                 if status is not None:
                     status.update(f"{escape(line)}, Ctrl-C to leave or cancel")
                 time.sleep(_POLL_SECONDS)
-                ballot = self.voter.call("GET", f"/ballots/{ballot['id']}")
+                ballot = self.look(ballot)
+
+    def look(self, ballot: Mapping[str, Any]) -> dict[str, Any]:
+        """Fetch a ballot as it is now."""
+        seen: dict[str, Any] = patiently(lambda: self.voter.call("GET", f"/ballots/{ballot['id']}"), self.say)
+        return seen
 
     def interrupted(self, ballot: Mapping[str, Any]) -> int:
         """Leave the job alone, or cancel it where somebody at a terminal wants that."""
@@ -440,7 +469,7 @@ class Command:
     def bring_home(self, ballot: Mapping[str, Any], outdir: Path | None) -> dict[str, Any]:
         """Fetch all outputs; say where they are and how many sources the catalogue has."""
         directory = outdir or Path(ballot["id"][:8])
-        listed = self.voter.call("GET", f"/ballots/{ballot['id']}/outputs")
+        listed = patiently(lambda: self.voter.call("GET", f"/ballots/{ballot['id']}/outputs"), self.say)
         files: list[str] = []
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -450,7 +479,8 @@ class Command:
                     self.say(f"left out {one_line(name)!r}: no name for a file here")
                     continue
                 target.parent.mkdir(parents=True, exist_ok=True)
-                self.voter.download(f"/ballots/{ballot['id']}/outputs/{quote(name)}", target)
+                path = f"/ballots/{ballot['id']}/outputs/{quote(name)}"
+                patiently(partial(self.voter.download, path, target), self.say)
                 files.append(name)
         except OSError as error:
             raise Trouble(f"{error.filename or directory}: {error.strerror}", USAGE) from None
