@@ -95,6 +95,10 @@ class FakePlatform:
         if not self.jobs[job_id].state.ended:
             self.end(job_id, JobState.CANCELLED, None, "CANCELLED by 20001")
 
+    async def peek(self, job_id: str, directory: Path) -> None:
+        self._answer()
+        (directory / "stdout.log").write_text("58 isl")
+
     async def collect(self, job_id: str, directory: Path) -> None:
         self._answer()
         self.collected.append(job_id)

@@ -436,9 +436,28 @@ async def test_the_log_is_kept_before_the_job_goes(platform: Make, tmp_path: Pat
     await driver.collect("session-x", tmp_path)
     assert (tmp_path / "stdout.log").read_text() == "70 sources\n"
     assert calls == ["GET pods", "GET log", "DELETE session-x"]
-    # The second time there is nothing to bring.
-    await driver.collect("session-x", tmp_path)
-    assert calls[3:] == ["DELETE session-x"]
+
+
+async def test_a_log_whose_pod_is_gone_stays_as_it_is(platform: Make, tmp_path: Path) -> None:
+    (tmp_path / "stdout.log").write_text("kept when it was cancelled\n")
+    await platform(lambda request: httpx.Response(200, json={"metadata": {}, "items": []})).collect("j", tmp_path)
+    assert (tmp_path / "stdout.log").read_text() == "kept when it was cancelled\n"
+
+
+async def test_a_look_at_a_running_job_brings_its_log_so_far(platform: Make, tmp_path: Path) -> None:
+    log = b"1\n"
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/log"):
+            return httpx.Response(200, content=log)
+        return httpx.Response(200, json={"metadata": {}, "items": [a_pod("Running", RUNNING)]})
+
+    driver = platform(answer)
+    await driver.peek("session-x", tmp_path)
+    assert (tmp_path / "stdout.log").read_text() == "1\n"
+    log += b"2\n"
+    await driver.peek("session-x", tmp_path)
+    assert (tmp_path / "stdout.log").read_text() == "1\n2\n"
 
 
 async def test_a_job_stays_where_its_log_cannot_be_had(platform: Make, tmp_path: Path) -> None:

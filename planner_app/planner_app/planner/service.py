@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID
@@ -194,8 +195,14 @@ class Service:
 
         Raises FileNotFoundError where there is nothing yet.
         """
-        await self._row(client, uuid)
-        return await asyncio.to_thread(open_below, self.lifecycle.directory(uuid), "stdout.log")
+        row = await self._row(client, uuid)
+        directory = self.lifecycle.directory(uuid)
+        if row.phase is Phase.AVAILABLE and row.job_id is not None:
+            # While the platform does not answer, what is there already is all there is to show.
+            with suppress(PlatformDown, TimeoutError):
+                async with asyncio.timeout(ANSWER_WITHIN):
+                    await self.lifecycle.platform.peek(row.job_id, directory)
+        return await asyncio.to_thread(open_below, directory, "stdout.log")
 
     async def outputs(self, client: str, uuid: UUID) -> list[Mapping[str, object]]:
         """List the job's results."""

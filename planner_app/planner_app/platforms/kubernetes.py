@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import httpx
 import structlog
@@ -322,6 +323,7 @@ class KubernetesPlatform:
         self._config = config.kubernetes
         self._storage_root = config.storage.root
         self._client: httpx.AsyncClient | None = None
+        self._logs: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def observe(self) -> Snapshot:
         """List the Jobs and the pods; the events only where a Job waits for a pod that does not come."""
@@ -369,6 +371,10 @@ class KubernetesPlatform:
         # It may have ended, and then have been deleted, between the two calls.
         if reply.status_code not in (200, 404, 409, 422):
             raise PlatformDown(_message(reply))
+
+    async def peek(self, job_id: str, directory: Path) -> None:
+        """Bring the log so far."""
+        await self._keep_log(job_id, directory)
 
     async def collect(self, job_id: str, directory: Path) -> None:
         """Bring the log, then delete the Job, which counts against the quota until then."""
@@ -421,29 +427,28 @@ class KubernetesPlatform:
                 log.info("begin", job=job["metadata"]["name"], status=reply.status_code)
 
     async def _keep_log(self, job_id: str, directory: Path) -> None:
-        target = directory / "stdout.log"
-        if target.exists():
-            return
-        pods = await self._list(self._core("pods"), labelSelector=f"{JOB_NAME_LABEL}={job_id}")
-        if not pods:
-            return
-        pod = max(pods, key=lambda each: str(each["metadata"]["creationTimestamp"]))
-        part = directory / "stdout.log.part"
-        path = f"{self._core('pods')}/{pod['metadata']['name']}/log"
-        try:
-            async with self._open().stream("GET", path) as reply:
-                # 400: the container has never run.
-                if reply.status_code in (400, 404):
-                    return
-                if reply.status_code != 200:
-                    await reply.aread()
-                    raise PlatformDown(f"GET {path}: {_message(reply)}")
-                with part.open("wb") as file:
-                    async for chunk in reply.aiter_bytes():
-                        file.write(chunk)
-        except httpx.HTTPError as error:
-            raise PlatformDown(f"GET {path}: {error!r}") from error
-        part.replace(target)
+        # One at a time, lest a shorter log that was asked for earlier replaces the whole.
+        async with self._logs.setdefault(job_id, asyncio.Lock()):
+            pods = await self._list(self._core("pods"), labelSelector=f"{JOB_NAME_LABEL}={job_id}")
+            if not pods:
+                return
+            pod = max(pods, key=lambda each: str(each["metadata"]["creationTimestamp"]))
+            path = f"{self._core('pods')}/{pod['metadata']['name']}/log"
+            part = directory / "stdout.log.part"
+            try:
+                async with self._open().stream("GET", path) as reply:
+                    # 400: the container has never run.
+                    if reply.status_code in (400, 404):
+                        return
+                    if reply.status_code != 200:
+                        await reply.aread()
+                        raise PlatformDown(f"GET {path}: {_message(reply)}")
+                    with part.open("wb") as file:
+                        async for chunk in reply.aiter_bytes():
+                            file.write(chunk)
+            except httpx.HTTPError as error:
+                raise PlatformDown(f"GET {path}: {error!r}") from error
+            part.replace(directory / "stdout.log")
 
     async def _list(self, path: str, **parameters: str) -> list[Object]:
         items: list[Object] = []

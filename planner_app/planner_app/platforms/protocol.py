@@ -130,8 +130,12 @@ class Platform(Protocol):
         """Cancel a job; nothing happens where it has ended or is unknown."""
         ...
 
+    async def peek(self, job_id: str, directory: Path) -> None:
+        """Bring what the job has written so far to ``directory/stdout.log``, where the platform does not itself."""
+        ...
+
     async def collect(self, job_id: str, directory: Path) -> None:
-        """Bring the job's output to ``directory/stdout.log`` where it is not there yet.
+        """Bring the job's whole output to ``directory/stdout.log``.
 
         May delete the platform's object of the job afterwards.
         """

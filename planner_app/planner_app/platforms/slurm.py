@@ -405,6 +405,9 @@ class SlurmPlatform:
         if any(job.job_id == job_id and not job.state.ended for job in jobs):
             raise PlatformDown(f"scancel: {done.words}")
 
+    async def peek(self, job_id: str, directory: Path) -> None:
+        """Nothing is to be brought: Slurm writes the job's output where it belongs."""
+
     async def collect(self, job_id: str, directory: Path) -> None:
         """Remove the job's /tmp; Slurm wrote the output where it belongs."""
         await asyncio.to_thread(shutil.rmtree, directory / SCRATCH, ignore_errors=True)
