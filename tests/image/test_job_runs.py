@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.uv_program import find_uv
 
 JOB = Path(__file__).parents[2] / "roles/job_images/files/aegean-job"
 SAMPLE_SHA256 = "51d95450d35cb6c8c60a59e72e693b7127ae7607cece5905206f646b0a4c0246"
@@ -63,10 +63,8 @@ def python() -> str:
     """Python of an environment made from the lock file, kept in the cache under its hash."""
     key = hashlib.sha256((JOB / "uv.lock").read_bytes() + sys.version.encode()).hexdigest()[:12]
     environment = CACHE / "job-image" / f"environment-{key}"
-    uv = shutil.which("uv", path=f"{os.environ['PATH']}:{CACHE / 'uv/bin'}:{CACHE / 'uv'}")
-    assert uv, "uv is missing: make env"
     subprocess.run(
-        [uv, "sync", "--quiet", "--frozen", f"--project={JOB}", f"--python={sys.executable}"],
+        [find_uv(CACHE), "sync", "--quiet", "--frozen", f"--project={JOB}", f"--python={sys.executable}"],
         env={**os.environ, "UV_PROJECT_ENVIRONMENT": str(environment), "UV_COMPILE_BYTECODE": "1"},
         check=True,
     )

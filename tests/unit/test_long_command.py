@@ -118,7 +118,7 @@ def test_in_a_play(tmp_path: Path) -> None:
     first, _ = (run := play(tmp_path, **args)).communicate()
     assert run.returncode == 0, first
     assert "changed=1" in first
-    assert "    Making it, once.\n" in first
+    assert "\nMaking it, once.\n" in first
     assert "0s  from the task" in first
 
     second, _ = (run := play(tmp_path, **args)).communicate()

@@ -210,7 +210,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
         argv = args["argv"] or ["bash", "-euo", "pipefail", "-c", args["script"]]
         display = Display()
-        display.display(f"    {args['message']}")
+        # Ansible shows a task's name with its first result, so this stands above it, and must speak for itself.
+        display.display(f"\n{args['message']}")
         try:
             outcome = run(
                 argv,
