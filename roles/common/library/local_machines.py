@@ -121,6 +121,8 @@ CONMON_EXITS = Path("/run/libpod/exits")
 DEAD_NAMESPACE = re.compile(r"retrieving network namespace at (/\S*/netns/[\w-]+)")
 APT_ARCHIVES = "/var/cache/apt/archives"
 POLL_SECONDS = 0.1
+# What a machine that has just been started gets until its sshd must answer, in seconds.
+BOOT_SECONDS = 60.0
 
 
 # What is done to a machine that is there, to bring it back as it was.
@@ -274,13 +276,16 @@ def look(podman: Podman, wanted: mp.Wanted, patience: float) -> mp.Seen:
     def container(item: dict[str, Any]) -> mp.Container:
         name = item["Names"][0]
         state = str(item["State"])
+        # One that has just been started may still be starting its services.
+        age = time.time() - float(item.get("StartedAt") or 0)
+        wait = max(patience, BOOT_SECONDS - age) if patience else 0.0
         lives = state in mp.BUSY and alive(item["Id"], int(item.get("Pid") or 0))
         return mp.Container(
             id=item["Id"],
             state=state,
             definition=(item.get("Labels") or {}).get(mp.DEFINITION_LABEL, ""),
             alive=lives,
-            answers=lives and name in by_container and wait_for_answer(by_container[name], patience),
+            answers=lives and name in by_container and wait_for_answer(by_container[name], wait),
         )
 
     found = podman.json("ps", "--all", f"--filter={label}")
