@@ -35,6 +35,10 @@ options:
     description: The node's name in Kubernetes.
     type: str
     required: true
+  wait:
+    description: Seconds to wait until node and name service are ready; where they are not by then, the module fails.
+    type: int
+    default: 0
 attributes:
   check_mode: {support: full}
   diff_mode: {support: none}
@@ -66,6 +70,7 @@ import hashlib
 import json
 import re
 import resource
+import shutil
 import ssl
 import tempfile
 import time
@@ -77,6 +82,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 CAP_SYS_RESOURCE = 24
 KUBERNETES = Path("/etc/kubernetes")
+NOT_INITIALISED = "kubeadm init has not been done"
 CONTAINERD_STATE = Path("/var/lib/containerd")
 
 
@@ -154,6 +160,17 @@ def certificate_days(module: AnsibleModule) -> int:
     return int((ssl.cert_time_to_seconds(out.strip().split("=", 1)[1]) - time.time()) // 86400)
 
 
+def readiness(node: str) -> str:
+    """Ask the API server for the reason why jobs cannot run yet."""
+    try:
+        api = Api((KUBERNETES / "admin.conf").read_text())
+        return not_ready(
+            api.get(f"/api/v1/nodes/{node}"), api.get("/apis/apps/v1/namespaces/kube-system/deployments/coredns")
+        )
+    except (OSError, ValueError) as error:
+        return f"the API server does not answer: {error}"
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -163,6 +180,7 @@ def main() -> None:
             "key": {"type": "str", "required": True, "no_log": False},
             "directory": {"type": "path", "required": True},
             "node": {"type": "str", "required": True},
+            "wait": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
     )
@@ -175,23 +193,23 @@ def main() -> None:
     missing = missing_packages(parameters["packages"], report)
 
     imported = (CONTAINERD_STATE / f"imported-{parameters['key']}").exists()
-    if imported and parameters["images"]:
+    # A machine made anew has what is on its volumes and no programs yet.
+    if imported and parameters["images"] and shutil.which("ctr"):
         code, out, _ = module.run_command(["ctr", "--namespace", "k8s.io", "images", "list", "--quiet"])
         # A containerd that does not run is started further on; what it has, it keeps.
         imported = code != 0 or set(parameters["images"]) <= set(out.split())
 
     admin = KUBERNETES / "admin.conf"
     initialised = admin.exists() and (KUBERNETES / ".initialised").exists()
-    state = "kubeadm init has not been done"
-    if initialised:
-        try:
-            api = Api(admin.read_text())
-            state = not_ready(
-                api.get(f"/api/v1/nodes/{parameters['node']}"),
-                api.get("/apis/apps/v1/namespaces/kube-system/deployments/coredns"),
+    deadline = time.monotonic() + parameters["wait"]
+    state = readiness(parameters["node"]) if initialised else NOT_INITIALISED
+    while state and parameters["wait"] and not module.check_mode:
+        if time.monotonic() > deadline:
+            module.fail_json(
+                msg=f"not ready after {parameters['wait']} s: {state}; docs/kubernetes.md says where to look"
             )
-        except (OSError, ValueError) as error:
-            state = f"the API server does not answer: {error}"
+        time.sleep(1)
+        state = readiness(parameters["node"])
 
     module.exit_json(
         changed=False,

@@ -265,7 +265,7 @@ def _packages(program: Program, environment: Mapping[str, str]) -> int:
 
 
 def build(program: Program, destination: Path, caches: Path) -> None:
-    """Build a program; `destination` appears when it is whole.
+    """Build a program; `destination` appears when it is whole. Prints a line of progress every second.
 
     Raises:
         subprocess.CalledProcessError: where Go fails; what it said was printed.
