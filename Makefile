@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 ARGS ?=
 # Apart, since modules of Ansible are no package and may be namesakes.
-TYPED := planner_app/planner_app tools $(patsubst %,roles/common/%,module_utils filter_plugins library action_plugins)
+TYPED := planner_app/planner_app tools $(patsubst %,roles/common/%,module_utils filter_plugins library action_plugins callback_plugins)
 .DEFAULT_GOAL := help
 .PHONY: help host env testbed check test teardown clean-cache
 
@@ -29,6 +29,7 @@ check: env ## the fast tests: lint, types, unit
 	pytest -q
 
 test: host check ## all tests, on a real testbed of their own
+	pytest -q tests/image
 	molecule test -s testbed
 
 teardown: env ## remove the testbed (CONFIRM=yes answers the question)

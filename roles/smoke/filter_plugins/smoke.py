@@ -28,7 +28,7 @@ def deployment_fingerprint(images: Sequence[Any], project: str, platforms: Seque
 
 def smoke_result(ballot: Mapping[str, Any], fingerprint: str, catalogue: Mapping[str, Any]) -> dict[str, Any]:
     """Keep of a ballot, as `caesar-vote run --json` prints it, what people want to know."""
-    chosen = next((candidate for candidate in ballot["candidates"] if candidate["chosen"]), {})
+    chosen: Mapping[str, Any] = next((candidate for candidate in ballot["candidates"] if candidate["chosen"]), {})
     times = [datetime.fromisoformat(line["time"].replace("Z", "+00:00")) for line in ballot["history"]]
     return {
         "fingerprint": fingerprint,
