@@ -1,11 +1,19 @@
 """Sessions from the offer to the end, on a platform in memory."""
 
 import asyncio
-from datetime import timedelta
+import random
+import tempfile
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from planner_app.platforms.protocol import JobState
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from planner_app.execution_broker.models import Phase
+from planner_app.planner.ledger import SessionRow
+from planner_app.planner.quoting import Amount
+from planner_app.platforms.protocol import JobState, JobStatus
 from tests.fakes import NINE, FakePlanner, start_in
 
 
@@ -286,3 +294,166 @@ async def test_the_loop_survives_a_driver_that_fails(tmp_path: Path, monkeypatch
         planner.clock.forward(3)
         await planner.look()
         assert await planner.phase(session) == "AVAILABLE"
+
+
+# Any interleaving of what clients, jobs and restarts do: what is promised never exceeds the quota.
+
+
+@dataclass(frozen=True)
+class Ask:
+    cores: tuple[int, int]
+    memory: tuple[int, int]
+    minutes: int
+    start: int
+    window: int
+
+
+@dataclass(frozen=True)
+class Change:
+    which: int
+    value: str
+
+
+@dataclass(frozen=True)
+class Forward:
+    seconds: int
+
+
+@dataclass(frozen=True)
+class End:
+    which: int
+
+
+@dataclass(frozen=True)
+class Restart:
+    pass
+
+
+def story(seed: int, length: int) -> list[object]:
+    """The beginning of a story. Dice make longer and odder ones than hypothesis does of lists."""
+    dice = random.Random(seed)
+    return [dice_action(dice) for _ in range(length)]
+
+
+def dice_action(dice: random.Random) -> object:
+    match dice.choice(["ask"] * 4 + ["change"] * 4 + ["forward"] * 2 + ["end", "restart"]):
+        case "ask":
+            cores = dice.choice([(1, 1), (3, 3), (4, 4), (1, 4), (3, 4)])
+            return Ask(cores, (1, 1), dice.choice([1, 10, 60]), dice.choice([0, 0, 10, 60]), dice.choice([1, 180]))
+        case "change":
+            return Change(dice.randint(1, 4), dice.choice(["ACCEPTED"] * 4 + ["REJECTED", "CANCELLED"]))
+        case "forward":
+            return Forward(dice.choice([1, 20, 58, 60, 600, 4000]))
+        case "end":
+            return End(dice.randrange(4))
+        case _:
+            return Restart()
+
+
+class World:
+    """A planner, clients and jobs, one action after the other."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.planner = FakePlanner(directory, observe_every="PT300S")
+        self.sessions: list[str] = []
+
+    async def act(self, action: object) -> None:
+        match action:
+            case Ask():
+                await self.ask(action)
+            case Change(which, value) if self.sessions:
+                reply = await self.planner.update(self.sessions[-min(which, len(self.sessions))], value)
+                assert reply.status_code in (200, 409)
+            case Forward(seconds):
+                await self.forward(seconds)
+            case End(which) if jobs := self.running():
+                self.planner.platform.end(jobs[which % len(jobs)], JobState.COMPLETED, 0)
+            case Restart():
+                old = self.planner
+                await old.client.aclose()
+                await old.lifecycle.stop()
+                self.planner = FakePlanner(self.directory, old.platform, observe_every="PT300S")
+        await self.settle()
+        self.check()
+
+    async def ask(self, action: Ask) -> None:
+        start = (self.planner.clock() + timedelta(minutes=action.start)).isoformat()
+        requested = {"start": f"{start}/PT{action.window}M", "duration": f"PT{action.minutes}M"}
+        schedule = {"requested": requested}
+        answer = await self.planner.ask(cores=action.cores, memory=action.memory, schedule=schedule)
+        self.sessions.extend(offer["meta"]["uuid"] for offer in answer["offers"])
+
+    def running(self) -> list[str]:
+        return [job.job_id for job in self.planner.platform.jobs.values() if not job.state.ended]
+
+    async def settle(self) -> None:
+        """Jobs start as soon as they are submitted, and the planner sees it."""
+        for _ in range(4):
+            self.planner.lifecycle.observation.snapshot = None
+            await self.planner.look()
+            for spec in self.planner.platform.specs:
+                job = await self.planner.platform.find(spec.session)
+                assert job is not None
+                if job.state is JobState.PENDING:
+                    self.planner.platform.run(job.job_id, spec.walltime)
+
+    async def forward(self, seconds: float) -> None:
+        """Let time pass from one due moment to the next; jobs end when their time is over."""
+        end = self.planner.clock() + timedelta(seconds=seconds)
+        while (now := self.planner.clock()) < end:
+            pause = await self.planner.lifecycle.look()
+            ends = [job.ends_by for job in self.planner.platform.jobs.values() if not job.state.ended and job.ends_by]
+            due = [end, *ends] if pause is None else [end, *ends, now + timedelta(seconds=pause)]
+            self.planner.clock.now = max(min(due), now + timedelta(milliseconds=1))
+            for job in list(self.planner.platform.jobs.values()):
+                if not job.state.ended and job.ends_by is not None and job.ends_by <= self.planner.clock():
+                    self.planner.platform.end(job.job_id, JobState.FAILED, None, "TIMEOUT")
+            await self.settle()
+            self.check()
+
+    def check(self) -> None:
+        """What would run if all offers were accepted now, and if all were at their last moment."""
+        now = self.planner.clock()
+        rows = self.planner.service.ledger.live()
+        jobs = {job.session: job for job in self.planner.platform.jobs.values()}
+        for last_moment in (False, True):
+            spans = [self.span(row, jobs.get(row.uuid), now, last_moment) for row in rows]
+            for time in {start for start, _ in spans}:
+                running = [row for row, (start, end) in zip(rows, spans, strict=True) if start <= time < end]
+                sets: dict[object, Amount] = {}
+                for row in running:
+                    key = row.offerset if row.phase is Phase.OFFERED else row.uuid
+                    sets[key] = row.amount.most(sets.get(key, Amount()))
+                total = sum(sets.values(), start=Amount())
+                assert total.fits(Amount(8, 32, 250, 4)), f"{total} at {time}"
+        # No job twice, and none without a session.
+        assert len(jobs) == len(self.planner.platform.jobs)
+        assert {uuid for uuid, job in jobs.items() if not job.state.ended} <= {row.uuid for row in rows}
+
+    @staticmethod
+    def span(row: SessionRow, job: JobStatus | None, now: datetime, last_moment: bool) -> tuple[datetime, datetime]:
+        if job is not None:
+            end = job.ended if job.state.ended else job.ends_by
+            assert end is not None
+            return now, end
+        if row.phase is Phase.OFFERED and row.expires > now:
+            accepted = row.expires if last_moment else now
+            start = max(row.start.start, accepted + timedelta(seconds=5))
+        else:
+            start = row.start.start
+        return start, start + row.duration if row.phase is not Phase.OFFERED or row.expires > now else start
+
+
+@given(st.integers(0, 2**32).flatmap(lambda seed: st.builds(story, st.just(seed), st.integers(5, 30))))
+@settings(max_examples=30, deadline=None)
+def test_what_is_promised_never_exceeds_the_quota(happens: list[object]) -> None:
+    async def play() -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            world = World(Path(directory))
+            for action in happens:
+                await world.act(action)
+            await world.planner.client.aclose()
+            await world.planner.lifecycle.stop()
+
+    asyncio.run(play())
