@@ -199,7 +199,8 @@ class TestModels:
     def test_update(self) -> None:
         update = UPDATE.validate_python({"kind": "uri:enum-value-update", "path": "/phase", "value": "ACCEPTED"})
         assert update == EnumValueUpdate(path="/phase", value="ACCEPTED")
-        for wrong in ({"kind": "x"}, {}, [], None, {"kind": "uri:enum-value-update", "path": "/phase"}):
+        broken: list[object] = [{"kind": "x"}, {}, [], None, {"kind": "uri:enum-value-update", "path": "/phase"}]
+        for wrong in broken:
             with pytest.raises(ValidationError):
                 UPDATE.validate_python(wrong)
 
