@@ -120,6 +120,11 @@ def test_check_predicts_run_makes_second_run_writes_nothing() -> None:
     assert cluster.writes == []
 
 
+def test_a_check_before_there_is_a_cluster_predicts_all_of_it() -> None:
+    made = run(Cluster(), parameters("a"))
+    assert module.run(None, parameters("a"), True)["plan"] == made["plan"]
+
+
 def test_only_what_differs_is_written() -> None:
     cluster = Cluster()
     run(cluster, parameters("a", "b"))

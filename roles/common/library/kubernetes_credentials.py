@@ -87,6 +87,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     parameters = module.params
+    if module.check_mode and not Path(parameters["kubeconfig"]).exists():
+        module.exit_json(changed=False, credentials={})  # a dry run before there is a cluster
     deadline = time.monotonic() + parameters["timeout"]
     try:
         api = Api(read_kubeconfig(Path(parameters["kubeconfig"]), parameters["context"]))

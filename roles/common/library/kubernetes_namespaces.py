@@ -53,7 +53,9 @@ options:
 attributes:
   check_mode:
     support: full
-    details: The server tries every change without keeping it, except in namespaces that do not exist yet.
+    details:
+      - The server tries every change without keeping it, except in namespaces that do not exist yet.
+      - Where there is no O(kubeconfig) yet, it foretells what is made on a cluster that has nothing.
   diff_mode: {support: full}
 """
 
@@ -263,8 +265,13 @@ def difference(steps: list[Step]) -> list[dict[str, str]]:
     return entries
 
 
-def run(api: Api, parameters: dict[str, Any], check: bool) -> dict[str, Any]:
+def run(api: Api | None, parameters: dict[str, Any], check: bool) -> dict[str, Any]:
     """Bring the namespaces to what the parameters say; give the module's result.
+
+    Args:
+        api: the cluster; None where a dry run is asked what it would make on one that is not there yet.
+        parameters: the module's.
+        check: let the server try without keeping anything.
 
     Raises:
         ApiError: where the API server does not answer or refuses a step.
@@ -280,7 +287,8 @@ def run(api: Api, parameters: dict[str, Any], check: bool) -> dict[str, Any]:
         storage_path=parameters["storage_path"],
         job_factor=parameters["job_factor"],
     )
-    steps = make_plan(desired, read_current(api, instance), prune=parameters["prune"])
+    current = read_current(api, instance) if api else {}
+    steps = make_plan(desired, current, prune=parameters["prune"])
     result: dict[str, Any] = {
         "changed": bool(steps),
         "plan": [
@@ -291,6 +299,8 @@ def run(api: Api, parameters: dict[str, Any], check: bool) -> dict[str, Any]:
     if not steps:
         return result
     result["diff"] = difference(steps)
+    if api is None:
+        return result
     foreign = strangers(api, steps, instance)
     if foreign:
         raise ValueError(
@@ -325,7 +335,9 @@ def main() -> None:
     )
     parameters = module.params
     try:
-        api = Api(read_kubeconfig(Path(parameters["kubeconfig"]), parameters["context"]))
+        kubeconfig = Path(parameters["kubeconfig"])
+        unmade = module.check_mode and not kubeconfig.exists()
+        api = None if unmade else Api(read_kubeconfig(kubeconfig, parameters["context"]))
         result = run(api, parameters, module.check_mode)
     except ApiError as error:
         module.fail_json(msg=error.message, status=error.status)

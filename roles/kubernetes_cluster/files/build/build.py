@@ -477,10 +477,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             say(str(make(options.cache, chosen)))
     except subprocess.CalledProcessError as error:
-        say(f"{error.cmd[0]} {error.cmd[1]} ended with {error.returncode}")
+        print(f"{error.cmd[0]} {error.cmd[1]} ended with {error.returncode}", file=sys.stderr)
         return 1
     except (OSError, ValueError) as error:
-        say(str(error))
+        print(error, file=sys.stderr)
         return 1
     return 0
 
