@@ -132,9 +132,6 @@ class FakePlatform:
 
 def config_at(directory: Path, **changes: Any) -> PlannerConfig:
     storage = directory / "storage"
-    (storage / "data" / "one").mkdir(parents=True, exist_ok=True)
-    (storage / "data" / "one" / "map.fits").write_bytes(b"SIMPLE")
-    (storage / "jobs").mkdir(exist_ok=True)
     document: dict[str, Any] = {
         "name": "slurm-account-001",
         "kind": "slurm",
@@ -159,6 +156,9 @@ class FakePlanner:
     def __init__(self, directory: Path, platform: FakePlatform | None = None, **changes: Any) -> None:
         self.directory = directory
         self.config = config_at(directory, **changes)
+        (self.config.storage.data / "one").mkdir(parents=True, exist_ok=True)
+        (self.config.storage.data / "one" / "map.fits").write_bytes(b"SIMPLE")
+        self.config.storage.jobs.mkdir(exist_ok=True)
         self.clock = platform.clock if platform is not None else Clock()
         self.platform = platform or FakePlatform(self.clock)
         self.lifecycle = Lifecycle(self.config, Ledger(self.config.database), self.platform, self.clock)

@@ -268,7 +268,7 @@ def configs(draw: st.DrawFn) -> PlannerConfig:
         jobs=draw(st.integers(1, 4)),
     )
     offers = Offers(expire_after=draw(st.integers(1, 300)) * SECOND, start_window=draw(st.integers(0, 120)) * MINUTE)
-    made = config_at(Path("/tmp/quoting"))
+    made = config_at(Path("/nowhere"))
     return made.model_copy(update={"quota": quota, "limits": limits, "offers": offers})
 
 

@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 
 from planner_app.execution_broker import codecs
@@ -168,10 +169,13 @@ async def _document(request: Request) -> Any:
     if media is None:
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Content-Type must be {' or '.join(codecs.MEDIA_TYPES)}")
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > codecs.MAX_BYTES:
-            raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {codecs.MAX_BYTES} bytes are read")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > codecs.MAX_BYTES:
+                raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {codecs.MAX_BYTES} bytes are read")
+    except ClientDisconnect:
+        raise Problem(HTTPStatus.BAD_REQUEST, "the client went before the end of the body") from None
     try:
         return codecs.decode(bytes(body), media)
     except codecs.MalformedBody as error:

@@ -369,13 +369,11 @@ class Lifecycle:
 
     async def _ended(self, row: SessionRow, job: JobStatus) -> None:
         outcome = row.outcome or outcome_of(job)
-        template = "the job ended: ${state}" + (", exit code ${exit}" if job.exit_code is not None else "")
-        values = {"state": job.reason or str(job.state)}
-        if job.exit_code is not None:
-            values["exit"] = str(job.exit_code)
+        # The platform's own words have the exit code in them, each in its way.
+        values = {"state": job.reason or f"{job.state} {job.exit_code}"}
         level: Level = "ERROR" if outcome is Phase.FAILED else "INFO"
         await self._change(
-            row, Phase.RELEASING, Note(f"{_URN}ended", template, values, level),
+            row, Phase.RELEASING, Note(f"{_URN}ended", "the job ended: ${state}", values, level),
             outcome=outcome, started=row.started or job.started, ended=job.ended or self.clock(), job_id=job.job_id,
         )  # fmt: skip
 
