@@ -6,7 +6,7 @@ ARGS ?=
 # Apart, since modules of Ansible are no package and may be namesakes.
 TYPED := planner_app/planner_app tools $(patsubst %,roles/common/%,module_utils filter_plugins library action_plugins callback_plugins)
 .DEFAULT_GOAL := help
-.PHONY: help host env testbed check test teardown clean-cache
+.PHONY: help host env testbed check lint types unit test teardown clean-cache
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,11 +21,18 @@ testbed: host env ## put the testbed up, or bring it up to date
 	ansible-playbook site.yml $(ARGS)
 
 check: env ## the fast tests: lint, types, unit
+	@$(MAKE) --no-print-directory -j2 --output-sync=target lint unit types
+
+lint:
 	ruff check
 	ruff format --check
-	for part in $(TYPED); do mypy $$part || exit; done
 	tools/role_readmes.py --check
 	ansible-lint -q
+
+types:
+	for part in $(TYPED); do mypy $$part || exit; done
+
+unit:
 	pytest -q
 
 test: host check ## all tests, on a real testbed of their own
