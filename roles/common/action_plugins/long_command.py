@@ -93,13 +93,26 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+class _Held:
+    """The command, and a signal that came while it was being started."""
+
+    process: subprocess.Popen[bytes] | None = None
+    signal: int | None = None
+
+
 @contextmanager
-def _stopped_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Stop the command where Ansible stops this worker (Ctrl-C), or a task's timeout strikes."""
+def _stopped_with_us(held: _Held) -> Iterator[None]:
+    """Stop the command where Ansible stops this worker (Ctrl-C), or a task's timeout strikes.
+
+    Entered before the command starts: a signal between its start and the handlers would leave it running.
+    """
     before: dict[int, Any] = {}
 
     def handler(number: int, frame: FrameType | None) -> None:
-        _stop(process)
+        if held.process is None:
+            held.signal = number
+            return
+        _stop(held.process)
         earlier = before[number]
         if callable(earlier):
             earlier(number, frame)
@@ -111,7 +124,8 @@ def _stopped_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        _stop(process)
+        if held.process is not None:
+            _stop(held.process)
         raise
     finally:
         for number, earlier in before.items():
@@ -142,19 +156,27 @@ def run(
         sink = log.open("wb")
     command = ["nice", "-n", str(nice), *argv] if nice else argv
     start = time.monotonic()
+    held = _Held()
     try:
-        with subprocess.Popen(
-            command,
-            cwd=cwd,
-            env={**os.environ, **(environment or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        ) as process:
+        with (
+            _stopped_with_us(held),
+            subprocess.Popen(
+                command,
+                cwd=cwd,
+                env={**os.environ, **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            ) as process,
+        ):
+            held.process = process
+            if held.signal is not None:
+                _stop(process)
+                raise KeyboardInterrupt
             if process.stdout is None:  # cannot be: a pipe was asked for
                 raise OSError("no pipe to the command")
-            with _stopped_with_us(process), selectors.DefaultSelector() as selector:
+            with selectors.DefaultSelector() as selector:
                 descriptor = process.stdout.fileno()
                 selector.register(descriptor, selectors.EVENT_READ)
                 due = start + every
