@@ -20,7 +20,7 @@ from ansible.template import generate_ansible_template_vars, trust_as_template
 SOURCES = ("template", "content", "src")
 
 
-class ActionModule(ActionBase):
+class ActionModule(ActionBase):  # type: ignore[misc]
     """The controller's half of `files`: see the module's documentation for the options."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class ActionModule(ActionBase):
         return shipped
 
     def _from_content(self, entry: Mapping[str, Any], task_vars: dict[str, Any]) -> bytes:
-        return to_bytes(entry["content"], errors="surrogate_or_strict")
+        return bytes(to_bytes(entry["content"], errors="surrogate_or_strict"))
 
     def _from_src(self, entry: Mapping[str, Any], task_vars: dict[str, Any]) -> bytes:
         return Path(self._find_needle("files", entry["src"])).read_bytes()
@@ -61,6 +61,7 @@ class ActionModule(ActionBase):
         # An entry may bring variables of its own, so that one template serves a list of things.
         variables = variables | dict(entry.get("vars") or {})
         templar = self._templar.copy_with_new_env(searchpath=search, available_variables=variables)
-        text = trust_as_template(self._loader.get_text_file_contents(source))
-        rendered = templar.template(text, escape_backslashes=False, overrides={"trim_blocks": True})
-        return to_bytes("" if rendered is None else rendered, errors="surrogate_or_strict", nonstring="simplerepr")
+        source_text = trust_as_template(self._loader.get_text_file_contents(source))
+        rendered = templar.template(source_text, escape_backslashes=False, overrides={"trim_blocks": True})
+        text = "" if rendered is None else rendered
+        return bytes(to_bytes(text, errors="surrogate_or_strict", nonstring="simplerepr"))

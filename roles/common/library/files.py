@@ -44,8 +44,13 @@ import pwd
 import shutil
 import stat
 import tempfile
+from collections.abc import Callable
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+
+#: What lies at a path, or is to: state and, where they apply, mode, uid, gid, content and target.
+Described = dict[str, Any]
 
 SUBOPTIONS = {
     "path": {"type": "path", "required": True},
@@ -64,7 +69,7 @@ class Fault(Exception):
     """An entry that cannot be made as described; the text says which and why."""
 
 
-def main():
+def main() -> None:
     """Compare every entry with the machine, write what differs, report paths and diffs."""
     module = AnsibleModule(
         argument_spec={"files": {"type": "list", "elements": "dict", "required": True, "options": SUBOPTIONS}},
@@ -88,7 +93,7 @@ def main():
     module.exit_json(changed=bool(changed), changed_paths=changed, diff=diffs)
 
 
-def describe(path):
+def describe(path: str) -> Described:
     """What lies at the path: kind, mode, owner, group and content or target."""
     try:
         status = os.lstat(path)
@@ -105,7 +110,7 @@ def describe(path):
         return {"state": "file", "content": stream.read(), **found}
 
 
-def wanted(entry, check_mode):
+def wanted(entry: dict[str, Any], check_mode: bool) -> Described:
     """The same for what the entry asks; raises Fault where it asks for nonsense."""
     state = entry["state"]
     if state == "absent":
@@ -133,24 +138,24 @@ def wanted(entry, check_mode):
     return described
 
 
-def number(name, lookup, field, check_mode):
+def number(name: str, lookup: Callable[[str], Any], field: str, check_mode: bool) -> int:
     """A user's or group's number, from its name or its digits."""
     if name.isdigit():
         return int(name)
     try:
-        return getattr(lookup(name), field)
+        return int(getattr(lookup(name), field))
     except KeyError:
         if check_mode:  # an earlier task of this run would have made it
             return -1
         raise Fault(f"there is no user or group {name!r} on this machine") from None
 
 
-def differs(before, after):
+def differs(before: Described, after: Described) -> bool:
     """Whether anything that the entry names is otherwise."""
     return any(before.get(key) != value for key, value in after.items())
 
 
-def make(entry, before, after):
+def make(entry: dict[str, Any], before: Described, after: Described) -> None:
     """Bring the path from what it is to what is wanted."""
     path, state = entry["path"], after["state"]
     if state == "absent" and before["state"] == "directory":
@@ -176,7 +181,7 @@ def make(entry, before, after):
         own(path, after)
 
 
-def write(path, after):
+def write(path: str, after: Described) -> None:
     """Write a file beside its place and rename it there."""
     handle, temporary = tempfile.mkstemp(prefix=".new-", dir=os.path.dirname(path))
     try:
@@ -191,17 +196,17 @@ def write(path, after):
         raise
 
 
-def own(path, after):
+def own(path: str, after: Described) -> None:
     """Owner first: changing it clears the setuid bits that the mode may ask for."""
     os.chown(path, after["uid"], after["gid"])
     os.chmod(path, after["mode"])
 
 
-def diff(entry, before, after):
+def diff(entry: dict[str, Any], before: Described, after: Described) -> dict[str, str]:
     """One entry's difference for `--diff`, without the content of secrets."""
     secret = entry["secret_base64"] is not None
 
-    def text(side):
+    def text(side: Described) -> str:
         if side["state"] == "absent":
             return ""
         lines = [
