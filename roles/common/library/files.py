@@ -222,7 +222,7 @@ def diff(entry: dict[str, Any], before: Described, after: Described) -> dict[str
             lines.append("(content not shown" + (")" if same else ": it differs)"))
             return "\n".join(lines) + "\n"
         try:
-            return "\n".join(lines) + "\n" + content.decode("utf-8")
+            return str("\n".join(lines) + "\n" + content.decode("utf-8"))
         except UnicodeDecodeError:
             return "\n".join(lines) + f"\n({len(content)} bytes, not text)\n"
 
