@@ -268,6 +268,12 @@ def test_prune_takes_what_is_ours_and_nothing_else() -> None:
     assert sa.deletions(steps, recorded()) == ["account lab-a", "account lab-b"]
 
 
+def test_protected_names_are_found_in_what_would_be_deleted() -> None:
+    steps = sa.plan(desired({}, "labtest", "labqos"), recorded())
+    assert sa.protected(steps, ["lab-a", "laba", "other"]) == ["lab-a", "laba"]
+    assert sa.protected(sa.plan(LAB, sa.State()), ["lab-a"]) == []
+
+
 def test_default_account_moves_before_its_account_goes() -> None:
     """A user with an association of somebody else's keeps that one, and is pointed to it first."""
     state = recorded()

@@ -58,6 +58,22 @@ options:
     description: With more deletions than this nothing is changed and the module fails.
     type: int
     default: 3
+  drain:
+    description:
+      - What happens to jobs in accounts that the list no longer has. V(refuse) names them and changes nothing.
+      - V(wait) lets nothing new into these accounts and waits for what is there; V(cancel) cancels it.
+    type: str
+    choices: [refuse, wait, cancel]
+    default: refuse
+  drain_timeout:
+    description: Seconds to wait until the accounts are empty. Afterwards the module fails and deletes nothing.
+    type: int
+    default: 3600
+  protected:
+    description: Accounts and users that are never deleted, whatever the list says. C(root) always is one.
+    type: list
+    elements: str
+    default: []
   lock:
     description: File that writers lock.
     type: path
@@ -116,7 +132,12 @@ from ansible.module_utils.basic import AnsibleModule
 #: Printed with exit code 0 where a value was misread.
 MISREAD = re.compile(r"Invalid unit type|Bad format|Problem with|error:", re.IGNORECASE)
 #: slurmctld is registered within seconds of its start; longer means that it does not start.
-REGISTERED_SECONDS = 30
+REGISTERED_SECONDS = 10
+#: A command that only reads answers within MessageTimeout (10 s) or not at all.
+READ_SECONDS = 12
+CANCEL_SECONDS = 120
+#: Exit code of timeout(1) where it ended the command.
+TIMED_OUT = 124
 LOCK_SECONDS = 120
 
 
@@ -129,7 +150,9 @@ class Slurm:
 
     def run(self, *command: str) -> str:
         """Run a command and give its standard output; a failure ends the module with the command's own words."""
-        code, out, err = self.module.run_command(list(command))
+        code, out, err = self.module.run_command(["timeout", str(READ_SECONDS), *command])
+        if code == TIMED_OUT:
+            self.module.fail_json(msg=f"{' '.join(command)}: no answer within {READ_SECONDS} s", rc=code)
         if code != 0:
             self.module.fail_json(
                 msg=f"{' '.join(command)}: {(err.strip() or out.strip())}", rc=code, stdout=out, stderr=err
@@ -142,6 +165,10 @@ class Slurm:
 
     def registered(self) -> str:
         """Say what is wrong with the cluster's registration; empty where nothing is."""
+        code, out, err = self.module.run_command(["timeout", str(READ_SECONDS), "scontrol", "ping"])
+        if code != 0:
+            # It answers at once, while everything else that needs slurmctld hangs until MessageTimeout.
+            return f"slurmctld does not answer: {out.strip() or err.strip()}"
         columns = "Cluster,ControlHost"
         hosts = {row["Cluster"]: row["ControlHost"] for row in accounting.table(self.show("cluster", columns), columns)}
         if self.cluster not in hosts:
@@ -187,6 +214,24 @@ class Slurm:
         """Name the jobs that run or wait in the accounts."""
         out = self.run("squeue", "--noheader", f"--accounts={','.join(accounts)}", "--format=%A %a %T")
         return [f"job {job} ({state}) in {account}" for job, account, state in map(str.split, out.splitlines())]
+
+    def drain(self, accounts: list[str], how: str, seconds: int) -> None:
+        """Let no job into the accounts, cancel or wait for those that are there; ends the module where it fails."""
+        names = ",".join(accounts)
+        where = ["where", f"name={names}", f"cluster={self.cluster}"]
+        self.run("sacctmgr", "-iQ", "modify", "account", *where, "set", "GrpSubmitJobs=0")
+        if how == "cancel":
+            for account in accounts:
+                self.run("scancel", f"--account={account}")
+            seconds = min(seconds, CANCEL_SECONDS)
+        deadline = time.monotonic() + seconds
+        while jobs := self.jobs(accounts):
+            if time.monotonic() > deadline:
+                self.module.fail_json(
+                    msg=f"after {seconds} s there are still {', '.join(jobs)}; these accounts take no new jobs, "
+                    "nothing else was changed"
+                )
+            time.sleep(1)  # Slurm tells nobody when a job ends
 
     def strangers(self, users: list[str]) -> list[str]:
         """Name users that slurmctld has under another number than this machine.
@@ -250,8 +295,11 @@ def described(steps: list[accounting.Step]) -> list[dict[str, Any]]:
 
 
 def check_deletions(module: AnsibleModule, slurm: Slurm, steps: list[accounting.Step], state: accounting.State) -> None:
-    """End the module where the plan takes away too much, or something that is in use."""
+    """End the module where the plan takes away too much, what is protected, or what is in use."""
     gone = accounting.deletions(steps, state)
+    kept = accounting.protected(steps, {"root", *module.params["protected"]})
+    if kept:
+        module.fail_json(msg=f"nothing was changed: {', '.join(kept)} would be deleted and is protected")
     if len(gone) > module.params["max_deletions"]:
         module.fail_json(
             msg=f"{len(gone)} deletions are more than max_deletions={module.params['max_deletions']}; "
@@ -259,11 +307,15 @@ def check_deletions(module: AnsibleModule, slurm: Slurm, steps: list[accounting.
         )
     doomed = [account for step in steps if step.kind in accounting.DELETE_ACCOUNTS for account in step.names]
     jobs = slurm.jobs(doomed) if doomed else []
-    if jobs:
+    if not jobs:
+        return
+    if module.params["drain"] == "refuse":
         module.fail_json(
             msg=f"accounts that the list no longer has are in use; nothing was changed: {', '.join(jobs)}. "
-            "Wait for these jobs, or cancel them with scancel"
+            "Wait for these jobs or cancel them, or let it be done with drain: wait or drain: cancel"
         )
+    if not module.check_mode:
+        slurm.drain(doomed, module.params["drain"], module.params["drain_timeout"])
 
 
 def main() -> None:
@@ -286,6 +338,9 @@ def main() -> None:
             "qos_flags": {"type": "list", "elements": "str", "default": ["DenyOnLimit"]},
             "prune": {"type": "bool", "default": True},
             "max_deletions": {"type": "int", "default": 3},
+            "drain": {"type": "str", "choices": ["refuse", "wait", "cancel"], "default": "refuse"},
+            "drain_timeout": {"type": "int", "default": 3600},
+            "protected": {"type": "list", "elements": "str", "default": []},
             "lock": {"type": "path", "default": "/run/lock/slurm-accounts.lock"},
         },
         supports_check_mode=True,

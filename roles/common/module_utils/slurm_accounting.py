@@ -544,6 +544,13 @@ def deletions(steps: Iterable[Step], current: State) -> list[str]:
     return found
 
 
+def protected(steps: Iterable[Step], names: Iterable[str]) -> list[str]:
+    """Name what the steps would delete although it is protected: accounts, and users as a whole."""
+    kept = set(names)
+    kinds = (*DELETE_ACCOUNTS, "delete_users")
+    return sorted({deleted for step in steps if step.kind in kinds for deleted in step.names if deleted in kept})
+
+
 # --- What the steps do -----------------------------------------------------------------------------------------
 
 
