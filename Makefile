@@ -33,7 +33,7 @@ types:
 	for part in $(TYPED); do mypy $$part || exit; done
 
 unit:
-	pytest -q
+	pytest -q -n 4
 
 test: host check ## all tests, on a real testbed of their own
 	pytest -q tests/image
