@@ -58,7 +58,6 @@ def resolve(
     return [
         {
             **platform,
-            "on": platform["physical_platform"],
             "kind": physical[platform["physical_platform"]]["kind"],
             "physical": dict(physical[platform["physical_platform"]], name=platform["physical_platform"]),
             "quota": dict(sizes[platform["quota"]] if isinstance(platform["quota"], str) else platform["quota"]),
