@@ -219,3 +219,9 @@ def test_the_network_namespace_of_a_container(tmp_path: Path) -> None:
     assert module.network_namespace(config) is None
     config.write_text(json.dumps({"linux": {"namespaces": [{"type": "pid"}, {"type": "network", "path": "/run/x"}]}}))
     assert module.network_namespace(config) == Path("/run/x")
+
+
+def test_a_machine_keeps_its_hardware_address() -> None:
+    """A new one at each start would leave it out of reach until the neighbours forget the old one."""
+    assert mp.mac_address("10.89.0.11") == "02:42:0a:59:00:0b"
+    assert mp.mac_address("10.89.0.11") != mp.mac_address("10.89.1.11")

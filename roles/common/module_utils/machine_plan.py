@@ -155,6 +155,18 @@ def start_command(cgroup: str) -> list[str]:
     return ["sh", "-c", "; ".join([*steps, "exec /sbin/init"])]
 
 
+def mac_address(address: str) -> str:
+    """Give the hardware address of an IPv4 address, locally administered (IEEE 802, second bit of the first byte).
+
+    Podman draws another one at every start, and the neighbours keep the old one for half a minute, in which the
+    restarted machine cannot be reached.
+
+    >>> mac_address("10.89.0.11")
+    '02:42:0a:59:00:0b'
+    """
+    return ":".join(("02", "42", *(f"{int(part):02x}" for part in address.split("."))))
+
+
 def create_options(wanted: Wanted, machine: Machine, subnet: Network, network: str) -> list[str]:
     """Give podman's options for a machine on the podman network `network`, its image and its command."""
     address = addresses(subnet, wanted.machines)
@@ -163,6 +175,7 @@ def create_options(wanted: Wanted, machine: Machine, subnet: Network, network: s
         f"--hostname={machine.name}",
         f"--network={network}",
         f"--ip={address[machine.name]}",
+        f"--mac-address={mac_address(str(address[machine.name]))}",
         "--privileged",
         "--systemd=always",
         "--cgroupns=private",
