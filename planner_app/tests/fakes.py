@@ -50,6 +50,8 @@ class Clock:
 class FakePlatform:
     """Jobs in memory; they start and end when the test says so."""
 
+    separates_stderr = True
+
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.jobs: dict[str, JobStatus] = {}

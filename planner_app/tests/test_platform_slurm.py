@@ -158,7 +158,7 @@ def test_the_arguments() -> None:
     arguments = submit_arguments(JOB, "slurm-account-001", "vp", NOW)
     assert {
         f"--job-name={SESSION}", "--account=slurm-account-001", "--partition=vp", "--cpus-per-task=2", "--mem=4G",
-        "--time=2", "--gres=disk:5", "--no-requeue", f"--output={DIRECTORY}/stdout.log",
+        "--time=2", "--gres=disk:5", "--no-requeue", f"--output={DIRECTORY}/stdout.log", f"--error={DIRECTORY}/stderr.log",
     } <= set(arguments)  # fmt: skip
     assert not any(argument.startswith("--begin") for argument in arguments)
 
@@ -170,7 +170,7 @@ def test_arguments_that_depend() -> None:
     assert not any(argument.startswith("--gres") for argument in given_(disc_gb=0))
     assert "--begin=2026-11-24T14:00:00" in given_(begin=NOW + timedelta(hours=1))
     assert not any(argument.startswith("--begin") for argument in given_(begin=NOW))
-    assert "--output=/a/100%%j/stdout.log" in given_(directory=Path("/a/100%j"))
+    assert {"--output=/a/100%%j/stdout.log", "--error=/a/100%%j/stderr.log"} <= set(given_(directory=Path("/a/100%j")))
 
 
 def test_the_script_shuts_the_program_off() -> None:

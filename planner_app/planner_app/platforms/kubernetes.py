@@ -317,6 +317,10 @@ def job_manifest(job: JobSpec, config: Kubernetes, storage_root: Path, now: date
 class KubernetesPlatform:
     """One namespace of one Kubernetes."""
 
+    # The API gives a pod's two streams as one log; that it tells them apart is still an alpha feature in 1.36
+    # (PodLogsQuerySplitStreams), and a program around the job's own would need a shell in every image.
+    separates_stderr = False
+
     def __init__(self, config: PlannerConfig) -> None:
         if config.kubernetes is None:
             raise ValueError("kubernetes: missing")

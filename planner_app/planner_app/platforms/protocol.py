@@ -68,7 +68,7 @@ class JobSpec:
     """Not before; None for as soon as possible."""
     mounts: tuple[Mount, ...]
     directory: Path
-    """The session's directory on the shared storage: ``stdout.log``, and ``outputs/``."""
+    """The session's directory on the shared storage: ``stdout.log``, ``stderr.log`` and ``outputs/``."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,10 @@ class SubmissionRefused(Exception):
 class Platform(Protocol):
     """The driver of one account or namespace. All calls raise PlatformDown where it does not answer."""
 
+    separates_stderr: bool
+    """Whether ``stderr.log`` holds what jobs write to standard error; where not, it is in ``stdout.log``, in the
+    order in which it was written."""
+
     async def observe(self) -> Snapshot:
         """Read all jobs in one call to the platform, whatever the number of sessions."""
         ...
@@ -131,11 +135,14 @@ class Platform(Protocol):
         ...
 
     async def peek(self, job_id: str, directory: Path) -> None:
-        """Bring what the job has written so far to ``directory/stdout.log``, where the platform does not itself."""
+        """Bring what the job has written so far to ``directory``, where the platform does not itself.
+
+        To ``stdout.log``, and ``stderr.log`` where the platform keeps them apart.
+        """
         ...
 
     async def collect(self, job_id: str, directory: Path) -> None:
-        """Bring the job's whole output to ``directory/stdout.log``.
+        """Bring the job's whole output to ``directory``, as `peek` does.
 
         May delete the platform's object of the job afterwards.
         """

@@ -234,7 +234,7 @@ def latest(jobs: Sequence[JobStatus]) -> JobStatus | None:
 def submit_arguments(job: JobSpec, account: str, partition: str, now: datetime) -> list[str]:
     """Give the arguments of sbatch; the script comes on its standard input."""
     # sbatch takes %j and the like in file names for patterns.
-    output = str(job.directory / "stdout.log").replace("%", "%%")
+    directory = str(job.directory).replace("%", "%%")
     arguments = [
         "--parsable",
         f"--job-name={job.session}",
@@ -247,7 +247,8 @@ def submit_arguments(job: JobSpec, account: str, partition: str, now: datetime) 
         # Slurm counts in minutes.
         f"--time={max(1, math.ceil(job.walltime / timedelta(minutes=1)))}",
         f"--chdir={job.directory}",
-        f"--output={output}",
+        f"--output={directory}/stdout.log",
+        f"--error={directory}/stderr.log",
         "--open-mode=truncate",
         # A job that is started twice would write its outputs twice; the planner decides.
         "--no-requeue",
@@ -349,6 +350,8 @@ async def _run(*arguments: str, stdin: str = "") -> _Done:
 
 class SlurmPlatform:
     """One account of one Slurm."""
+
+    separates_stderr = True
 
     def __init__(self, config: PlannerConfig) -> None:
         if config.slurm is None:
