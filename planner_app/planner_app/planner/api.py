@@ -51,6 +51,7 @@ def create_app(service: Service, tokens: Tokens) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         service.lifecycle.start()
+        service.drain.start()
         yield
         await service.lifecycle.stop()
 

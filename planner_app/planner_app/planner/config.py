@@ -118,6 +118,8 @@ class PlannerConfig(_Section):
     storage: Storage
     images_file: AbsolutePath
     tokens_file: AbsolutePath
+    drain_file: AbsolutePath | None = None
+    """While it is there the planner makes no offers; see `drain`."""
     slurm: Slurm | None = None
     kubernetes: Kubernetes | None = None
 

@@ -40,4 +40,6 @@ class _Planner(Collector):
         yield CounterMetricFamily("planner_observations", "Observations of the platform.", observation.count)
         yield GaugeMetricFamily("planner_observation_seconds", "Length of the latest observation.", observation.seconds)
         up = observation.snapshot is not None and observation.failed is None
+        drained = int(self._service.drain.state is not None)
+        yield GaugeMetricFamily("planner_drained", "Whether the planner makes no offers.", drained)
         yield GaugeMetricFamily("planner_platform_up", "Whether the platform answered the latest.", int(up))

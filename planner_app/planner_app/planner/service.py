@@ -15,6 +15,7 @@ from planner_app.execution_broker.times import Interval, format_duration, format
 from planner_app.planner.config import PlannerConfig
 from planner_app.planner.demand import Reading, read_request
 from planner_app.planner.documents import Document, legal_changes, offerset_document, session_document
+from planner_app.planner.drain import Drain
 from planner_app.planner.files import OpenFile, list_below, open_below
 from planner_app.planner.ledger import IllegalChange, Note, SessionRow
 from planner_app.planner.lifecycle import Lifecycle, program_document
@@ -65,6 +66,7 @@ class Service:
         self.images = images
         self.lifecycle = lifecycle
         self.ledger = lifecycle.ledger
+        self.drain = Drain(config, lifecycle)
         self.answers = {"YES": 0, "NO": 0}
 
     async def request(self, client: str, request: ExecutionRequest) -> Document:
@@ -96,6 +98,8 @@ class Service:
         return document
 
     def _quote(self, reading: Reading, holds: Any, now: Any) -> Quote:
+        if (drained := self.drain.refusal()) is not None:
+            return Quote(reasons=(*reading.reasons, drained))
         made = quote(self.config, reading.demand, holds, now)
         if reading.reasons:
             return Quote(reasons=(*reading.reasons, *made.reasons))
@@ -242,7 +246,7 @@ class Service:
                 kinds.SIMPLE_METRIC,
             ],
             "media_types": list(codecs.MEDIA_TYPES),
-        }
+        } | await self.drain.document(snapshot)
         if snapshot is None:
             return document | {"platform": {"answers": False, "why": why}}
         used = Amount()
