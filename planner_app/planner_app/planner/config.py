@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyNetwork, PositiveInt, model_validator
 
 
 def _is_absolute(path: Path) -> Path:
@@ -69,6 +69,8 @@ class Offers(_Section):
 
     expire_after: Duration = timedelta(seconds=60)
     start_window: Annotated[timedelta, Field(ge=timedelta(0))] = timedelta(hours=1)
+    snapshot_age: Annotated[timedelta, Field(ge=timedelta(0))] = timedelta(seconds=30)
+    """While the platform does not answer, offers are made from what it said last, if that is no older."""
 
 
 class Storage(_Section):
@@ -77,6 +79,18 @@ class Storage(_Section):
     root: AbsolutePath
     data: AbsolutePath
     jobs: AbsolutePath
+
+
+class Staging(_Section):
+    """What may be fetched from http(s) locations for a session before its job starts."""
+
+    max_bytes: Annotated[int, Field(ge=0)] = 10 * 10**9
+    """Of one session's data together; 0 fetches nothing."""
+    timeout: Duration = timedelta(minutes=10)
+    """For one session's data together."""
+    redirects: Annotated[int, Field(ge=0, le=20)] = 5
+    allow: list[IPvAnyNetwork] = []
+    """Networks to fetch from beside the public internet; whoever may ask the planner then reaches all in them."""
 
 
 class Slurm(_Section):
@@ -116,6 +130,7 @@ class PlannerConfig(_Section):
     offers: Offers = Offers()
     observe_every: Duration = timedelta(seconds=2)
     storage: Storage
+    staging: Staging = Staging()
     images_file: AbsolutePath
     tokens_file: AbsolutePath
     drain_file: AbsolutePath | None = None
