@@ -7,6 +7,7 @@ written quotes every word that a YAML 1.1 reader would take for something else.
 
 import json
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Final
 
@@ -45,7 +46,7 @@ class _Loader(yaml.CSafeLoader):
             if not isinstance(key, str):
                 raise MalformedBody(f"line {key_node.start_mark.line + 1}: a name must be a word")
             if key in mapping:
-                raise MalformedBody(f"line {key_node.start_mark.line + 1}: {key!r} is given twice")
+                raise MalformedBody(f"line {key_node.start_mark.line + 1}: {key[:100]!r} is given twice")
             mapping[key] = self.construct_object(value_node, deep=True)
         return mapping
 
@@ -87,25 +88,48 @@ def media_type(header: str | None) -> str | None:
     return _ALIASES.get((header or "").partition(";")[0].strip().lower())
 
 
-def acceptable(header: str | None) -> str | None:
-    """Choose the media type of a reply from an Accept header, JSON first; None where none will do."""
-    if not header:
-        return JSON
-    best: tuple[float, str] | None = None
-    for item in header.split(","):
-        name, *parameters = (part.strip().lower() for part in item.split(";"))
-        quality = 1.0
-        for parameter in parameters:
-            key, _, value = parameter.partition("=")
-            if key.strip() == "q":
-                try:
-                    quality = float(value)
-                except ValueError:
-                    quality = 0.0
-        found = JSON if name in ("*/*", "application/*") else YAML if name == "text/*" else _ALIASES.get(name)
-        if found is not None and quality > 0 and (best is None or quality > best[0]):
-            best = quality, found
-    return None if best is None else best[1]
+def acceptable(header: str | None, offered: Sequence[str] = MEDIA_TYPES) -> str | None:
+    """Choose the media type of a reply from an Accept header; None where none of those offered will do.
+
+    Of those that the client likes best, the one that it names; of those, the one that it names first.
+    """
+    if header is None or not header.strip():
+        return offered[0]
+    ranges = [_range(item) for item in header.split(",")]
+    best: tuple[float, int, int] | None = None
+    chosen = None
+    for media in offered:
+        fitting = [
+            (precision, quality, -position)
+            for position, (name, quality) in enumerate(ranges)
+            if (precision := _precision(name, media))
+        ]
+        if not fitting:
+            continue
+        # What is said of the type itself counts more than what is said of all.
+        precision, quality, position = max(fitting)
+        if quality > 0 and (best is None or (quality, precision, position) > best):
+            best, chosen = (quality, precision, position), media
+    return chosen
+
+
+def _range(item: str) -> tuple[str, float]:
+    name, *parameters = (part.strip().lower() for part in item.split(";"))
+    for parameter in parameters:
+        key, _, value = parameter.partition("=")
+        if key.strip() == "q":
+            matched = re.fullmatch(r"[01](?:\.[0-9]{0,3})?", value.strip())
+            return name, float(matched[0]) if matched else 0.0
+    return name, 1.0
+
+
+def _precision(name: str, media: str) -> int:
+    if _ALIASES.get(name, name) == media:
+        return 3
+    kind = media.partition("/")[0]
+    if name == f"{kind}/*" or (name == "text/*" and media == YAML):
+        return 2
+    return 1 if name == "*/*" else 0
 
 
 def decode(body: bytes, media: str) -> Any:
@@ -130,7 +154,7 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(mapping) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise MalformedBody(f"{twice!r} is given twice")
+        raise MalformedBody(f"{twice[:100]!r} is given twice")
     return mapping
 
 

@@ -25,11 +25,15 @@ from pydantic import (
     StringConstraints,
     Tag,
     TypeAdapter,
+    WithJsonSchema,
     model_validator,
 )
 
 from planner_app.execution_broker import kinds
 from planner_app.execution_broker.times import (
+    DURATION_PATTERN,
+    INSTANT_PATTERN,
+    INTERVAL_PATTERN,
     Interval,
     format_duration,
     format_instant,
@@ -77,7 +81,7 @@ ComponentPhase = Literal[
 _T = TypeVar("_T")
 
 
-def _reader(kind: type[_T], parse: Callable[[str], _T]) -> PlainValidator:
+def _reader(kind: type[_T], parse: Callable[[str], _T], pattern: str) -> PlainValidator:
     def read(value: object) -> _T:
         if isinstance(value, kind):
             return value
@@ -85,12 +89,18 @@ def _reader(kind: type[_T], parse: Callable[[str], _T]) -> PlainValidator:
             raise ValueError("must be a string")
         return parse(value)
 
-    return PlainValidator(read, json_schema_input_type=str)
+    return PlainValidator(read, json_schema_input_type=Annotated[str, Field(pattern=pattern)])
 
 
-Instant = Annotated[datetime, _reader(datetime, parse_instant), PlainSerializer(format_instant, return_type=str)]
-Duration = Annotated[timedelta, _reader(timedelta, parse_duration), PlainSerializer(format_duration, return_type=str)]
-TimeInterval = Annotated[Interval, _reader(Interval, parse_interval), PlainSerializer(format_interval, return_type=str)]
+Instant = Annotated[
+    datetime, _reader(datetime, parse_instant, INSTANT_PATTERN), PlainSerializer(format_instant, return_type=str)
+]
+Duration = Annotated[
+    timedelta, _reader(timedelta, parse_duration, DURATION_PATTERN), PlainSerializer(format_duration, return_type=str)
+]
+TimeInterval = Annotated[
+    Interval, _reader(Interval, parse_interval, INTERVAL_PATTERN), PlainSerializer(format_interval, return_type=str)
+]
 Long = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Uri = Annotated[str, StringConstraints(max_length=2000)]
@@ -114,6 +124,11 @@ class UnknownKind(BaseModel):
     kind: Uri
 
 
+def _is(kind: str) -> WithJsonSchema:
+    """Says to readers of the JSON schema what `_by_kind` does: this model is of one kind."""
+    return WithJsonSchema({"const": kind, "type": "string"})
+
+
 def _by_kind(*known: str) -> Discriminator:
     names = frozenset(known)
 
@@ -122,6 +137,19 @@ def _by_kind(*known: str) -> Discriminator:
         return kind if isinstance(kind, str) and kind in names else "unknown"
 
     return Discriminator(tag)
+
+
+def _other_than(*known: str) -> WithJsonSchema:
+    """Says the same of a kind that is none of those known."""
+    kind = {"type": "string", "maxLength": 2000, "not": {"enum": list(known)}}
+    return WithJsonSchema(
+        {
+            "type": "object",
+            "description": "A kind that is not known here",
+            "properties": {"kind": kind},
+            "required": ["kind"],
+        }
+    )
 
 
 Unknown = Annotated[UnknownKind, Tag("unknown")]
@@ -173,18 +201,19 @@ class IntegerDeltaOption(_IntegerOption):
     kind: Literal["uri:integer-delta-option"] = "uri:integer-delta-option"
 
 
+_OPTIONS = (
+    kinds.STRING_VALUE_OPTION,
+    kinds.ENUM_VALUE_OPTION,
+    kinds.INTEGER_VALUE_OPTION,
+    kinds.INTEGER_DELTA_OPTION,
+)
 Option = Annotated[
     Annotated[StringValueOption, Tag(kinds.STRING_VALUE_OPTION)]
     | Annotated[EnumValueOption, Tag(kinds.ENUM_VALUE_OPTION)]
     | Annotated[IntegerValueOption, Tag(kinds.INTEGER_VALUE_OPTION)]
     | Annotated[IntegerDeltaOption, Tag(kinds.INTEGER_DELTA_OPTION)]
-    | Unknown,
-    _by_kind(
-        kinds.STRING_VALUE_OPTION,
-        kinds.ENUM_VALUE_OPTION,
-        kinds.INTEGER_VALUE_OPTION,
-        kinds.INTEGER_DELTA_OPTION,
-    ),
+    | Annotated[Unknown, _other_than(*_OPTIONS)],
+    _by_kind(*_OPTIONS),
 ]
 
 
@@ -217,17 +246,23 @@ class _MinMaxNumber(Model):
 class SimpleCost(_MinMaxNumber):
     """A cost: at most `max` where a client asks, between both where a service offers."""
 
-    kind: str = kinds.SIMPLE_COST
+    kind: Annotated[str, _is(kinds.SIMPLE_COST)] = kinds.SIMPLE_COST
 
 
 class SimpleMetric(_MinMaxNumber):
     """A property: at least `min` where a client asks, between both where a service offers."""
 
-    kind: str = kinds.SIMPLE_METRIC
+    kind: Annotated[str, _is(kinds.SIMPLE_METRIC)] = kinds.SIMPLE_METRIC
 
 
-Cost = Annotated[Annotated[SimpleCost, Tag(kinds.SIMPLE_COST)] | Unknown, _by_kind(kinds.SIMPLE_COST)]
-Metric = Annotated[Annotated[SimpleMetric, Tag(kinds.SIMPLE_METRIC)] | Unknown, _by_kind(kinds.SIMPLE_METRIC)]
+Cost = Annotated[
+    Annotated[SimpleCost, Tag(kinds.SIMPLE_COST)] | Annotated[Unknown, _other_than(kinds.SIMPLE_COST)],
+    _by_kind(kinds.SIMPLE_COST),
+]
+Metric = Annotated[
+    Annotated[SimpleMetric, Tag(kinds.SIMPLE_METRIC)] | Annotated[Unknown, _other_than(kinds.SIMPLE_METRIC)],
+    _by_kind(kinds.SIMPLE_METRIC),
+]
 
 
 class InstantAndDuration(Model):
@@ -317,7 +352,7 @@ VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]
 class DockerContainer(LifecycleComponent):
     """A container image and how to run it."""
 
-    kind: str = kinds.DOCKER_CONTAINER
+    kind: Annotated[str, _is(kinds.DOCKER_CONTAINER)] = kinds.DOCKER_CONTAINER
     image: ContainerImage | None = None
     privileged: StrictBool | None = None
     command: list[str] | None = None
@@ -329,14 +364,14 @@ class DockerContainer(LifecycleComponent):
 class SingularityContainer(LifecycleComponent):
     """A Singularity or Apptainer image."""
 
-    kind: str = kinds.SINGULARITY_CONTAINER
+    kind: Annotated[str, _is(kinds.SINGULARITY_CONTAINER)] = kinds.SINGULARITY_CONTAINER
     location: Uri | None = None
 
 
 Executable = Annotated[
     Annotated[DockerContainer, Tag(kinds.DOCKER_CONTAINER)]
     | Annotated[SingularityContainer, Tag(kinds.SINGULARITY_CONTAINER)]
-    | Unknown,
+    | Annotated[Unknown, _other_than(kinds.DOCKER_CONTAINER, kinds.SINGULARITY_CONTAINER)],
     _by_kind(kinds.DOCKER_CONTAINER, kinds.SINGULARITY_CONTAINER),
 ]
 
@@ -367,49 +402,60 @@ class StorageSize(_Amount):
 class SimpleVolumeMount(Component):
     """A data or storage resource, by name or uuid, at a path in the container."""
 
-    kind: str = kinds.SIMPLE_VOLUME_MOUNT
+    kind: Annotated[str, _is(kinds.SIMPLE_VOLUME_MOUNT)] = kinds.SIMPLE_VOLUME_MOUNT
     path: str | None = None
     mode: Literal["READONLY", "READWRITE"] | None = None
     resource: str | None = None
 
 
 VolumeMount = Annotated[
-    Annotated[SimpleVolumeMount, Tag(kinds.SIMPLE_VOLUME_MOUNT)] | Unknown, _by_kind(kinds.SIMPLE_VOLUME_MOUNT)
+    Annotated[SimpleVolumeMount, Tag(kinds.SIMPLE_VOLUME_MOUNT)]
+    | Annotated[Unknown, _other_than(kinds.SIMPLE_VOLUME_MOUNT)],
+    _by_kind(kinds.SIMPLE_VOLUME_MOUNT),
 ]
 
 
 class SimpleCompute(LifecycleComponent):
     """Cores, memory in GiB and what is mounted."""
 
-    kind: str = kinds.SIMPLE_COMPUTE
+    kind: Annotated[str, _is(kinds.SIMPLE_COMPUTE)] = kinds.SIMPLE_COMPUTE
     cores: PositiveAmount | None = None
     memory: PositiveAmount | None = None
     volumes: list[VolumeMount] | None = None
 
 
-Compute = Annotated[Annotated[SimpleCompute, Tag(kinds.SIMPLE_COMPUTE)] | Unknown, _by_kind(kinds.SIMPLE_COMPUTE)]
+Compute = Annotated[
+    Annotated[SimpleCompute, Tag(kinds.SIMPLE_COMPUTE)] | Annotated[Unknown, _other_than(kinds.SIMPLE_COMPUTE)],
+    _by_kind(kinds.SIMPLE_COMPUTE),
+]
 
 
 class SimpleStorage(LifecycleComponent):
     """Disc for results, in GiB."""
 
-    kind: str = kinds.SIMPLE_STORAGE
+    kind: Annotated[str, _is(kinds.SIMPLE_STORAGE)] = kinds.SIMPLE_STORAGE
     size: StorageSize | None = None
     data: list[str] | None = None
 
 
-Storage = Annotated[Annotated[SimpleStorage, Tag(kinds.SIMPLE_STORAGE)] | Unknown, _by_kind(kinds.SIMPLE_STORAGE)]
+Storage = Annotated[
+    Annotated[SimpleStorage, Tag(kinds.SIMPLE_STORAGE)] | Annotated[Unknown, _other_than(kinds.SIMPLE_STORAGE)],
+    _by_kind(kinds.SIMPLE_STORAGE),
+]
 
 
 class SimpleData(LifecycleComponent):
     """Data at a URL."""
 
-    kind: str = kinds.SIMPLE_DATA
+    kind: Annotated[str, _is(kinds.SIMPLE_DATA)] = kinds.SIMPLE_DATA
     location: Uri | None = None
     storage: str | None = None
 
 
-Data = Annotated[Annotated[SimpleData, Tag(kinds.SIMPLE_DATA)] | Unknown, _by_kind(kinds.SIMPLE_DATA)]
+Data = Annotated[
+    Annotated[SimpleData, Tag(kinds.SIMPLE_DATA)] | Annotated[Unknown, _other_than(kinds.SIMPLE_DATA)],
+    _by_kind(kinds.SIMPLE_DATA),
+]
 
 
 class RequestedItem(Model):
@@ -449,7 +495,7 @@ class Connector(Model):
 class Session(Component):
     """An offer and, once accepted, its execution."""
 
-    kind: str = kinds.SCHEDULED_SESSION
+    kind: Annotated[str, _is(kinds.SCHEDULED_SESSION)] = kinds.SCHEDULED_SESSION
     phase: Phase | None = None
     expires: Instant | None = None
     executable: Executable | None = None
@@ -463,7 +509,7 @@ class Session(Component):
 class OfferSet(Component):
     """The answer to a request: offers, or messages that say why there are none."""
 
-    kind: str = kinds.OFFERSET
+    kind: Annotated[str, _is(kinds.OFFERSET)] = kinds.OFFERSET
     result: Literal["YES", "NO"] | None = None
     description: str | None = None
     offers: list[Session] | None = None

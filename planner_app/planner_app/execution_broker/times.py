@@ -10,6 +10,16 @@ _DURATION = re.compile(
 )
 _INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}(?:T\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?(?:Z|[+-]\d{2}:\d{2})?)?", re.ASCII)
 
+# The same for readers of a JSON schema, in what all of its dialects have.
+_DAY = r"\d{4}-\d{2}-\d{2}"
+_CLOCK = r"T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})?"
+_SPAN = r"P(\d{1,9}W|\d{1,9}D(T_)?|T_)".replace(
+    "T_", r"T(\d{1,9}H(\d{1,9}M)?(\d{1,9}(\.\d{1,9})?S)?|\d{1,9}M(\d{1,9}(\.\d{1,9})?S)?|\d{1,9}(\.\d{1,9})?S)"
+)
+INSTANT_PATTERN = f"^{_DAY}({_CLOCK})?$"
+DURATION_PATTERN = f"^{_SPAN}$"
+INTERVAL_PATTERN = f"^({_DAY}({_CLOCK})?/{_DAY}({_CLOCK})?|{_DAY}({_CLOCK})?/{_SPAN}|{_SPAN}/{_DAY}({_CLOCK})?)$"
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
