@@ -62,13 +62,14 @@ class Cluster:
             merge(found, body)
         return copy.deepcopy(found)
 
-    def list_all(self, path: str, selector: str = "") -> list[Object]:
+    def list_all(self, path: str, selector: str = "", name: str = "") -> list[Object]:
         plural, namespace, _ = self._parse(path)
         wanted = dict(pair.split("=") for pair in selector.split(",")) if selector else {}
         return [
             copy.deepcopy(item)
-            for (kind, where, _), item in sorted(self.objects.items())
+            for (kind, where, called), item in sorted(self.objects.items())
             if kind == plural
+            and (not name or called == name)
             and (not namespace or where == namespace)
             and wanted.items() <= (item["metadata"].get("labels") or {}).items()
         ]
@@ -97,6 +98,7 @@ def parameters(*names: str, **changes: Any) -> Object:
             for name in names
         ],
         "storage_path": "/mnt/storage",
+        "storage": {},
         "job_factor": 5,
         "prune": True,
         "max_deletions": 3,

@@ -58,6 +58,49 @@ def served(objects: dict[Key, Object]) -> dict[Key, Object]:
     return found
 
 
+def stored(**storage: Any) -> dict[Key, Object]:
+    return desired_objects(
+        [platform()], instance="caesar", storage_path="/mnt/storage", job_factor=5, storage=storage or None
+    )
+
+
+@pytest.mark.parametrize(
+    ("storage", "source"),
+    [
+        ({"nfs": {"server": "nas", "path": "/export"}}, {"nfs": {"server": "nas", "path": "/export"}}),
+        ({"host_path": "/scratch"}, {"hostPath": {"path": "/scratch", "type": "Directory"}}),
+    ],
+)
+def test_volumes_that_are_made_here(storage: Object, source: Object) -> None:
+    objects = stored(**storage)
+    volume = objects["PersistentVolume", "", "caesar-vp-1-storage"]["spec"]
+    assert source.items() <= volume.items()
+    assert objects["PersistentVolumeClaim", "vp-1", "storage"]["spec"]["volumeName"] == "caesar-vp-1-storage"
+
+
+def test_volumes_of_somebody_else_are_only_named() -> None:
+    objects = stored(volume="scratch-{name}", storage_class="shared")
+    assert not [key for key in objects if key[0] == "PersistentVolume"]
+    claim = objects["PersistentVolumeClaim", "vp-1", "storage"]["spec"]
+    assert (claim["volumeName"], claim["storageClassName"]) == ("scratch-vp-1", "shared")
+
+
+def test_the_volume_that_a_class_gave_is_no_difference() -> None:
+    objects = stored(storage_class="shared")
+    current = served(objects)
+    current["PersistentVolumeClaim", "vp-1", "storage"]["spec"]["volumeName"] = "pvc-4711"
+    assert make_plan(objects, current, prune=True) == []
+
+
+def test_another_server_of_the_volume_makes_it_and_its_claim_anew() -> None:
+    current = served(stored(nfs={"server": "old", "path": "/export"}))
+    steps = make_plan(stored(nfs={"server": "new", "path": "/export"}), current, prune=True)
+    assert actions(steps) == [
+        ("replace", "PersistentVolume", "caesar-vp-1-storage"),
+        ("replace", "PersistentVolumeClaim", "storage"),
+    ]
+
+
 def actions(steps: list[Any]) -> list[tuple[str, str, str]]:
     return [(step.action, step.key[0], step.key[2]) for step in steps]
 

@@ -63,7 +63,7 @@ from ansible.module_utils.namespace_plan import KINDS, TOKEN, selector
 def read_credentials(api: Api, instance: str, namespaces: list[str]) -> dict[str, dict[str, str]]:
     """The credentials of those namespaces that have them; raises ApiError."""
     found = {}
-    for secret in api.list_all(KINDS["Secret"].path(), selector(instance)):
+    for secret in api.list_all(KINDS["Secret"].path(), selector(instance), TOKEN):
         namespace, data = secret["metadata"]["namespace"], secret.get("data") or {}
         if secret["metadata"]["name"] == TOKEN and namespace in namespaces and data.get("token"):
             found[namespace] = {

@@ -38,6 +38,13 @@ options:
     description: Where the shared storage is on every node.
     type: path
     required: true
+  storage:
+    description:
+      - Where the volumes of the claims are on a cluster that exists already. C(nfs) (C(server), C(path)) or C(host_path)
+        for volumes that are made here; C(volume), the name of volumes that exist, with C({name}) for the platform's;
+        C(storage_class). Volumes in O(storage_path) are made where it is empty.
+    type: dict
+    default: {}
   job_factor:
     description: Job objects that may exist for each job that may run, waiting and ended ones together.
     type: int
@@ -83,7 +90,7 @@ plan:
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
@@ -104,6 +111,7 @@ from ansible.module_utils.namespace_plan import (
     key_of,
     labels,
     make_plan,
+    makes_volumes,
     refusal,
     selector,
     shown,
@@ -113,11 +121,17 @@ from ansible.module_utils.namespace_plan import (
 DELETION_SECONDS = 120.0
 
 
-def read_current(api: Api, instance: str) -> dict[Key, Object]:
+def read_current(api: Api, instance: str, storage: Mapping[str, Any] | None = None) -> dict[Key, Object]:
     """Everything that carries the testbed's labels, without what is being deleted already."""
 
     def read(kind: str) -> list[Object]:
-        items = api.list_all(KINDS[kind].path(), selector(instance))
+        try:
+            items = api.list_all(KINDS[kind].path(), selector(instance), KINDS[kind].only)
+        except ApiError as error:
+            # Who makes no volumes needs no right to them.
+            if error.status == 403 and kind == "PersistentVolume" and not makes_volumes(storage or {}):
+                return []
+            raise
         return [item | {"kind": kind} for item in items]  # a list's items do not name their kind
 
     with ThreadPoolExecutor(CONNECTIONS) as pool:
@@ -286,8 +300,9 @@ def run(api: Api | None, parameters: dict[str, Any], check: bool) -> dict[str, A
         instance=instance,
         storage_path=parameters["storage_path"],
         job_factor=parameters["job_factor"],
+        storage=parameters["storage"],
     )
-    current = read_current(api, instance) if api else {}
+    current = read_current(api, instance, parameters["storage"]) if api else {}
     steps = make_plan(desired, current, prune=parameters["prune"])
     result: dict[str, Any] = {
         "changed": bool(steps),
@@ -312,7 +327,7 @@ def run(api: Api | None, parameters: dict[str, Any], check: bool) -> dict[str, A
         raise ValueError(reason)
     carry_out(api, steps, check)
     if not check:
-        left = make_plan(desired, read_current(api, instance), prune=parameters["prune"])
+        left = make_plan(desired, read_current(api, instance, parameters["storage"]), prune=parameters["prune"])
         if left:
             raise ValueError("after all was done, this is still to do: " + "; ".join(str(step) for step in left[:10]))
     return result
@@ -327,6 +342,7 @@ def main() -> None:
             "instance": {"type": "str", "required": True},
             "namespaces": {"type": "list", "elements": "dict", "required": True},
             "storage_path": {"type": "path", "required": True},
+            "storage": {"type": "dict", "default": {}},
             "job_factor": {"type": "int", "default": 5},
             "prune": {"type": "bool", "default": True},
             "max_deletions": {"type": "int", "default": 3},

@@ -148,9 +148,13 @@ class Api:
             raise ApiError(reply.status, str(document.get("message") or f"{method} {path}: {reply.status}"))
         return dict(document)
 
-    def list_all(self, path: str, selector: str = "") -> list[Object]:
-        """Give all objects of a kind that the selector of labels chooses, in pages of 500."""
+    def list_all(self, path: str, selector: str = "", name: str = "") -> list[Object]:
+        """Give all objects of a kind that the selector of labels chooses, in pages of 500.
+
+        With `name` those of that name only, which a user may be allowed to list who may not list the others.
+        """
         query = {"limit": "500"} | ({"labelSelector": selector} if selector else {})
+        query |= {"fieldSelector": f"metadata.name={name}"} if name else {}
         found: list[Object] = []
         while True:
             page = self.request("GET", path, query=query)

@@ -33,6 +33,8 @@ class Kind:
     fields: tuple[str, ...]
     #: A change of one of these needs a new object.
     immutable: tuple[str, ...] = ()
+    #: The one name that is asked for; whoever may read secrets of this name need not be allowed to read all.
+    only: str = ""
 
     def path(self, namespace: str = "", name: str = "") -> str:
         """Path of the kind, or of one object."""
@@ -57,11 +59,12 @@ KINDS: dict[str, Kind] = {
             "spec.persistentVolumeReclaimPolicy",
             "spec.storageClassName",
             "spec.hostPath",
+            "spec.nfs",
             "spec.claimRef.namespace",
             "spec.claimRef.name",
             "status.usable",
         ),
-        immutable=("spec.hostPath", "spec.claimRef.namespace", "spec.claimRef.name", "status.usable"),
+        immutable=("spec.hostPath", "spec.nfs", "spec.claimRef.namespace", "spec.claimRef.name", "status.usable"),
     ),
     "PersistentVolumeClaim": Kind(
         "v1",
@@ -78,7 +81,7 @@ KINDS: dict[str, Kind] = {
     ),
     "ResourceQuota": Kind("v1", "resourcequotas", True, ("spec.hard",)),
     "ServiceAccount": Kind("v1", "serviceaccounts", True, ("automountServiceAccountToken",)),
-    "Secret": Kind("v1", "secrets", True, ("type",), immutable=("type",)),
+    "Secret": Kind("v1", "secrets", True, ("type",), immutable=("type",), only=TOKEN),
     "Role": Kind("rbac.authorization.k8s.io/v1", "roles", True, ("rules",)),
     "RoleBinding": Kind(
         "rbac.authorization.k8s.io/v1", "rolebindings", True, ("roleRef", "subjects"), immutable=("roleRef",)
@@ -153,7 +156,12 @@ def faults(platforms: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def desired_objects(
-    platforms: Iterable[Mapping[str, Any]], *, instance: str, storage_path: str, job_factor: int
+    platforms: Iterable[Mapping[str, Any]],
+    *,
+    instance: str,
+    storage_path: str,
+    job_factor: int,
+    storage: Mapping[str, Any] | None = None,
 ) -> dict[Key, Object]:
     """All objects of all platforms.
 
@@ -164,15 +172,30 @@ def desired_objects(
         storage_path: the shared storage on every node.
         job_factor: Job objects that may exist for each that may run: those that wait and those that have ended but
             have not been collected.
+        storage: where the claims' volumes come from: `nfs` (`server`, `path`) or `host_path` for volumes that are made
+            here, `volume` for existing ones by a name with {name} in it, `storage_class`. A directory
+            `storage_path` of the nodes where empty.
     """
     objects: dict[Key, Object] = {}
     for platform in platforms:
-        for item in _objects_of(platform, instance, storage_path, job_factor):
+        for item in _objects_of(platform, instance, storage or {"host_path": storage_path}, job_factor):
             objects[key_of(item)] = item
     return objects
 
 
-def _objects_of(platform: Mapping[str, Any], instance: str, storage_path: str, job_factor: int) -> Iterable[Object]:
+def makes_volumes(storage: Mapping[str, Any]) -> bool:
+    """Whether the volumes are made here, or are somebody else's."""
+    return not storage or "nfs" in storage or "host_path" in storage
+
+
+def volume_of(storage: Mapping[str, Any], platform: str) -> str:
+    """Name of the existing volume of a platform; empty where a class or this testbed makes it."""
+    return str(storage.get("volume") or "").replace("{name}", platform)
+
+
+def _objects_of(
+    platform: Mapping[str, Any], instance: str, storage: Mapping[str, Any], job_factor: int
+) -> Iterable[Object]:
     name = str(platform["name"])
     quota, limits = platform["quota"], platform["limits"]
     ratio = Fraction(str(platform.get("cpu_allocation_ratio", 1)))
@@ -237,19 +260,26 @@ def _objects_of(platform: Mapping[str, Any], instance: str, storage_path: str, j
             ]
         },
     )
-    volume = f"{instance}-{name}-{CLAIM}"
-    yield item(
-        "PersistentVolume",
-        volume,
-        spec={
-            "capacity": {"storage": f"{quota['disc_gb']}G"},
-            "accessModes": ["ReadWriteMany"],
-            "persistentVolumeReclaimPolicy": "Retain",
-            "storageClassName": "",
-            "hostPath": {"path": storage_path, "type": "Directory"},
-            "claimRef": {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": name, "name": CLAIM},
-        },
-    )
+    volume = volume_of(storage, name)
+    if makes_volumes(storage):
+        volume = f"{instance}-{name}-{CLAIM}"
+        source = (
+            {"nfs": dict(storage["nfs"])}
+            if "nfs" in storage
+            else {"hostPath": {"path": storage["host_path"], "type": "Directory"}}
+        )
+        yield item(
+            "PersistentVolume",
+            volume,
+            spec={
+                "capacity": {"storage": f"{quota['disc_gb']}G"},
+                "accessModes": ["ReadWriteMany"],
+                "persistentVolumeReclaimPolicy": "Retain",
+                "storageClassName": "",
+                **source,
+                "claimRef": {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": name, "name": CLAIM},
+            },
+        )
     # A way to the shared storage, not an amount of it: a claim cannot be resized, and the planner books the disc.
     yield item(
         "PersistentVolumeClaim",
@@ -257,8 +287,9 @@ def _objects_of(platform: Mapping[str, Any], instance: str, storage_path: str, j
         spec={
             "accessModes": ["ReadWriteMany"],
             "resources": {"requests": {"storage": "1G"}},
-            "storageClassName": "",
-            "volumeName": volume,
+            "storageClassName": storage.get("storage_class") or "",
+            # Where a class gives the volume, the cluster writes its name here.
+            **({"volumeName": volume} if volume else {}),
         },
     )
     yield item(
@@ -338,6 +369,8 @@ def comparable(item: Object, wanted: Object) -> Object:
             found[f"metadata.{group}"] = {key: theirs[key] for key in ours if key in theirs}
     for path in kind.fields:
         value = _field(item, path)
+        if path == "spec.volumeName" and _field(wanted, path) is None:
+            continue
         # The server leaves some empty texts out and keeps others.
         found[path] = None if value == "" else _canonical(value, path.rsplit(".", 1)[-1] in _QUANTITIES)
     return found
@@ -347,7 +380,8 @@ def shown(item: Object, wanted: Object) -> Object:
     """The same part as people read it, for a diff."""
     raw = comparable(item, wanted)
     for path in KINDS[wanted["kind"]].fields:
-        raw[path] = _field(item, path)
+        if path in raw:
+            raw[path] = _field(item, path)
     return {path: value for path, value in raw.items() if value not in (None, "", {}, True)}
 
 
@@ -402,7 +436,7 @@ def make_plan(desired: Mapping[Key, Object], current: Mapping[Key, Object], *, p
     for key, wanted in desired.items():
         if key in new or key not in current:
             continue
-        if key[0] == "PersistentVolumeClaim" and ("PersistentVolume", "", wanted["spec"]["volumeName"]) in new:
+        if key[0] == "PersistentVolumeClaim" and ("PersistentVolume", "", wanted["spec"].get("volumeName", "")) in new:
             steps = [step for step in steps if step.key != key]
             steps.append(Step("replace", key, wanted, current[key]))
         if key[0] == "PersistentVolume":
