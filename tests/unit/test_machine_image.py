@@ -41,6 +41,18 @@ def test_only_debians_archives() -> None:
     ]
 
 
+def test_another_release_lies_beside_the_controllers_own() -> None:
+    targets = mi.other_release(mi.debian_targets(LISTING, "bookworm"), "bookworm", "trixie")
+    assert mi.source_lines(targets, {}) == [
+        "deb http://deb.debian.org/debian/ trixie main contrib",
+        "deb http://deb.debian.org/debian/ trixie-updates main",
+        "deb http://deb.debian.org/debian-security/ trixie-security main",
+    ]
+    # Until bullseye the archive of security updates had another form.
+    old = mi.debian_targets("http://d/\tbuster/updates\tmain\tDebian\tx:1", "buster")
+    assert mi.source_lines(mi.other_release(old, "buster", "trixie"), {}) == ["deb http://d/ trixie-security main"]
+
+
 def test_a_mirrors_own_key_goes_along_and_debians_need_not() -> None:
     targets = [("http://m/", "bookworm", "main", "x"), ("http://d/", "bookworm", "main", "x")]
     keyrings = {"http://m/": "/etc/apt/keyrings/m.asc", "http://d/": "/usr/share/keyrings/debian-archive-keyring.gpg"}

@@ -90,6 +90,25 @@ def debian_targets(listing: str, codename: str) -> list[tuple[str, str, str, str
     return chosen
 
 
+def other_release(
+    targets: Iterable[tuple[str, str, str, str]], own: str, suite: str
+) -> list[tuple[str, str, str, str]]:
+    """Turn the controller's archives into those of another release, which lies in the same places.
+
+    Args:
+        targets: of `debian_targets`.
+        own: the controller's release.
+        suite: the other one.
+
+    >>> other_release([("http://d/", "bookworm-security", "main", "x")], "bookworm", "trixie")
+    [('http://d/', 'trixie-security', 'main', 'x')]
+    """
+    return [
+        (uri, suite + release.removeprefix(own).replace("/updates", "-security"), component, entry)
+        for uri, release, component, entry in targets
+    ]
+
+
 def signed_by(text: str, uri: str) -> str | None:
     """Find the keyring that a sources file names for an archive; None where it names none.
 
@@ -204,13 +223,14 @@ def read_controller(
     Args:
         packages: what the image holds beyond the essential packages.
         suite: the release; the controller's own where it is empty.
-        sources: apt's one-line sources; the controller's own where there are none.
+        sources: apt's one-line sources; the controller's own, or those of `suite` beside them, where there are none.
         customize: the script that mmdebstrap runs when the packages are in.
 
     Raises:
         OSError or subprocess.CalledProcessError where apt cannot be asked.
     """
-    suite = suite or codename()
+    own = codename()
+    suite = suite or own
     lines = list(sources)
     settings: list[str] = []
     files: dict[str, str] = {}
@@ -219,7 +239,8 @@ def read_controller(
         files |= _files("/etc/apt/auth.conf", "/etc/apt/auth.conf.d")
     if not lines and shutil.which("apt-get"):
         listing = _output("apt-get", "indextargets", "--format", _TARGET_FORMAT, "Created-By: Packages")
-        targets = debian_targets(listing, suite)
+        # Where the controller has no archive of another release, that lies beside the controller's own.
+        targets = debian_targets(listing, suite) or other_release(debian_targets(listing, own), own, suite)
         keyrings = {
             uri: signed_by(_text(Path(entry)), uri) if Path(entry).is_file() else None for uri, _, _, entry in targets
         }
