@@ -40,7 +40,7 @@ options:
     required: true
   storage:
     description:
-      - Where the volumes of the claims are on a cluster that exists already. C(nfs) (C(server), C(path)) or C(host_path)
+      - Where the volumes of the claims are. C(nfs) (C(server), C(path)) or C(host_path)
         for volumes that are made here; C(volume), the name of volumes that exist, with C({name}) for the platform's;
         C(storage_class). Volumes in O(storage_path) are made where it is empty.
     type: dict
