@@ -1,18 +1,25 @@
 """The ledger: what is written together, and what a restart finds."""
 
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
 from planner_app.execution_broker.models import Phase
 from planner_app.execution_broker.times import Interval
-from planner_app.planner import ledger as module
 from planner_app.planner.ledger import IllegalChange, Ledger, Note, SessionRow
+from planner_app.planner.ledger.database import version_of
+from planner_app.planner.ledger.migrate import upgrade
+from planner_app.planner.ledger.schema import HEAD, is_live, metadata, sessions
 from planner_app.planner.quoting import Amount, Offer, Quote, Reason, Reservation
 from tests.fakes import NINE
 
@@ -20,13 +27,9 @@ HOUR = timedelta(hours=1)
 NOTE = Note("urn:test", "${who} did it", {"who": "the test"})
 
 
-def url_of(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
-
-
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = Ledger(url_of(tmp_path))
+def ledger(database: str) -> Iterator[Ledger]:
+    opened = Ledger(database)
     yield opened
     opened.close()
 
@@ -60,11 +63,11 @@ def phase(ledger: Ledger, row: SessionRow) -> Phase:
     return found[0].phase
 
 
-def test_what_was_written_is_read_again(tmp_path: Path, ledger: Ledger) -> None:
+def test_what_was_written_is_read_again(database: str, ledger: Ledger) -> None:
     (row,) = reserve(ledger, offer())
     accept(ledger, row)
     ledger.note(row.uuid, NINE, NOTE, job_id="42", submitted=NINE)
-    again = Ledger(url_of(tmp_path))
+    again = Ledger(database)
     found = again.session(row.uuid)
     again.close()
     assert found is not None
@@ -100,7 +103,7 @@ def test_nothing_is_reserved_where_the_quote_fails(ledger: Ledger) -> None:
     assert ledger.count_by_phase() == {}
 
 
-def test_quotes_at_once_do_not_see_the_same_room(tmp_path: Path, ledger: Ledger) -> None:
+def test_quotes_at_once_do_not_see_the_same_room(database: str, ledger: Ledger) -> None:
     """Two connections, as two threads or two processes have them; only one of eight may have the last room."""
 
     def make(reservations: Sequence[Reservation]) -> Quote:
@@ -110,7 +113,7 @@ def test_quotes_at_once_do_not_see_the_same_room(tmp_path: Path, ledger: Ledger)
     given: list[SessionRow] = []
 
     def ask() -> None:
-        own = Ledger(url_of(tmp_path))
+        own = Ledger(database)
         barrier.wait()
         given.extend(own.reserve(client="voter", request={}, program=None, now=NINE, make=make)[1])
         own.close()
@@ -170,24 +173,140 @@ def test_unknown(ledger: Ledger) -> None:
         ledger.change(uuid4(), NINE, [Phase.OFFERED], Phase.REJECTED, NOTE)
 
 
-def test_another_schema_is_not_touched(tmp_path: Path) -> None:
-    Ledger(url_of(tmp_path)).close()
-    with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
-        connection.execute("UPDATE schema_version SET version = 99")
+@pytest.mark.parametrize(
+    ("table", "column", "version"), [("alembic_version", "version_num", "'9999'"), ("schema_version", "version", "3")]
+)
+def test_a_later_schema_is_not_touched(database: str, table: str, column: str, version: str) -> None:
+    Ledger(database).close()
+    engine = sa.create_engine(database)
+    with engine.begin() as connection:
+        if table == "schema_version":
+            connection.execute(sa.text("DROP TABLE alembic_version"))
+        connection.execute(sa.text(f"UPDATE {table} SET {column} = {version}"))
+    with pytest.raises(RuntimeError, match=version.strip("'")):
+        Ledger(database)
+    with engine.begin() as connection:
+        assert str(connection.scalar(sa.text(f"SELECT {column} FROM {table}"))) == version.strip("'")
+    engine.dispose()
+
+
+def test_a_database_of_something_else_is_not_touched(database: str) -> None:
+    engine = sa.create_engine(database)
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE accounts (name TEXT)"))
+    with pytest.raises(RuntimeError, match="something else: accounts"):
+        Ledger(database)
+    assert sa.inspect(engine).get_table_names() == ["accounts"]
+    engine.dispose()
+
+
+def test_two_that_start_at_once_make_one_ledger(database: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        for opened in list(pool.map(lambda _: Ledger(database), range(4))):
+            assert opened.count_by_phase() == {}
+            opened.close()
+
+
+def differences(engine: sa.Engine) -> list[object]:
+    with engine.connect() as connection:
+        found = compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata)
+    # Kept to stop planners of version 1, and no table of ours.
+    return [each for each in found if getattr(each[1], "name", "") != "schema_version"]
+
+
+def test_a_new_ledger_and_a_migrated_one_have_the_same_tables(database: str) -> None:
+    upgrade(database)
+    engine = sa.create_engine(database)
+    assert version_of(engine) == HEAD
+    assert differences(engine) == []
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT version FROM schema_version")) == 2
+        assert connection.scalar(sa.text("SELECT written FROM revision")) == 0
+    engine.dispose()
+
+
+def test_a_new_ledger_has_the_tables_that_are_described(ledger: Ledger) -> None:
+    assert differences(ledger._engine) == []
+
+
+def old_ledger(tmp_path: Path) -> Path:
+    """A ledger as a planner of version 1 left it: written by one, in sqlite3's own text form."""
+    path = tmp_path / "old.sqlite"
+    connection = sqlite3.connect(path)
+    connection.executescript((Path(__file__).parent / "data/ledger_v1.sql").read_text(encoding="utf-8"))
+    connection.execute("PRAGMA journal_mode=WAL")
     connection.close()
-    with pytest.raises(RuntimeError, match="schema 99"):
-        Ledger(url_of(tmp_path))
+    return path
 
 
-def test_what_is_live_is_found_by_its_index(tmp_path: Path, ledger: Ledger) -> None:
+def everything(path: Path, table: str) -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(path)
+    found = connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
+    connection.close()
+    return found
+
+
+def test_a_ledger_of_version_1_goes_on(tmp_path: Path) -> None:
+    path = old_ledger(tmp_path)
+    before = {table: everything(path, table) for table in ("offersets", "sessions", "events")}
+    opened = Ledger(f"sqlite:///{path}")
+    for table, rows in before.items():
+        assert len(rows) >= 5
+        assert everything(path, table) == rows
+    assert opened.count_by_phase() == {"ACCEPTED": 1, "AVAILABLE": 1, "FAILED": 1, "OFFERED": 1, "REJECTED": 1}
+    running = next(row for row in opened.live() if row.phase is Phase.AVAILABLE)
+    assert (running.job_id, running.started) == ("42", NINE + timedelta(seconds=2))
+    found = opened.session(running.uuid)
+    assert found is not None
+    assert found[1].program is not None
+    assert found[1].program["command"] == ["--run", "grün"]
+    assert [each.phase for each in found[2]] == [
+        Phase.ACCEPTED,
+        Phase.PREPARING,
+        Phase.PREPARING,
+        Phase.AVAILABLE,
+    ]
+    (waiting,) = (row for row in opened.live() if row.phase is Phase.OFFERED)
+    accept(opened, waiting)
+    assert sorted(each.amount.cores for each in opened.reservations()) == [1, 3, 4]
+    opened.close()
+    assert everything(path, "schema_version") == [(2,)]  # on which a planner of version 1 stops
+
+
+def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
+    path = old_ledger(tmp_path)
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE revision (something TEXT)")
+    connection.commit()
+    connection.close()
+    with pytest.raises(RuntimeError, match=r"brought up to date: table revision already exists"):
+        Ledger(f"sqlite:///{path}")
+    assert everything(path, "schema_version") == [(1,)]
+    assert everything(path, "sqlite_master WHERE name = 'alembic_version'") == []
+
+
+def test_a_ledger_up_to_date_needs_no_migrations_loaded(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    program = (
+        "import sys; from planner_app.planner.ledger import Ledger; Ledger(sys.argv[1]).close();"
+        "print([name for name in ('alembic', 'mako', 'psycopg') if name in sys.modules])"
+    )
+    for _ in range(2):
+        run = subprocess.run([sys.executable, "-c", program, url], check=True, capture_output=True, text=True)
+        assert run.stdout == "[]\n"
+
+
+def test_what_is_live_is_found_by_its_index(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
     statement = str(
-        sa.select(module._sessions.c.uuid)
-        .where(module._is_live)
+        sa.select(sessions.c.uuid)
+        .where(is_live)
         .compile(dialect=ledger._engine.dialect, compile_kwargs={"literal_binds": True})
     )
     with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
         plan = " ".join(str(row) for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}"))
         mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
     connection.close()
+    ledger.close()
     assert "ix_sessions_live" in plan
     assert mode == "wal"

@@ -1,0 +1,116 @@
+"""Opening a ledger's database, and bringing its tables up to date."""
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from planner_app.planner.ledger.schema import HEAD, metadata, revision
+
+_version = sa.table("alembic_version", sa.column("version_num", sa.String))
+
+
+def open_database(url: str) -> sa.Engine:
+    """Open a database, make its tables where it is new and bring them up to date where they are old.
+
+    Raises RuntimeError where another program or a later version of this one made it.
+    """
+    engine = sa.create_engine(url, pool_size=2, max_overflow=2)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    found = version_of(engine)
+    if found is None:
+        _make(engine)
+        found = version_of(engine)
+    if found != HEAD:
+        _migrate(engine)
+        found = version_of(engine)
+    if found != HEAD:
+        raise RuntimeError(f"the ledger has schema {found}, this planner writes {HEAD}")
+    return engine
+
+
+def version_of(engine: sa.Engine) -> str | None:
+    """Tell which migration a database has; None where it is empty, ``1`` where it is older than migrations."""
+    with reading(engine) as connection:
+        names = sa.inspect(connection).get_table_names()
+        if "alembic_version" in names:
+            return connection.scalar(sa.select(_version.c.version_num))
+        if "schema_version" in names:
+            return str(connection.scalar(sa.text("SELECT version FROM schema_version")))
+        if names:
+            raise RuntimeError(f"the database holds tables of something else: {', '.join(sorted(names)[:5])}")
+    return None
+
+
+@contextmanager
+def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """All that is read in here is of one moment."""
+    options = {"reads": True} if engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
+    with engine.connect().execution_options(**options) as connection:
+        yield connection
+
+
+@contextmanager
+def writing(engine: sa.Engine) -> Iterator[tuple[sa.Connection, int]]:
+    """Write all or nothing, one after the other with everybody else; gives the ledger's new revision.
+
+    Whoever else wants to write waits here until this is over, and then reads what was written.
+    """
+    with engine.begin() as connection:
+        yield connection, connection.execute(_RAISE).scalar_one()
+
+
+_RAISE = sa.update(revision).values(written=revision.c.written + 1).returning(revision.c.written)
+
+
+def _make(engine: sa.Engine) -> None:
+    """Make the tables of a new ledger as they are now, without the way there; two at once make them once."""
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(5718302)"))
+        if sa.inspect(connection).has_table("alembic_version"):
+            return
+        metadata.create_all(connection)
+        connection.execute(sa.insert(revision).values(written=0))
+        connection.execute(sa.text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
+        connection.execute(sa.insert(_version).values(version_num=HEAD))
+        # Planners of version 1 look here, and stop.
+        connection.execute(sa.text("CREATE TABLE schema_version (version INTEGER NOT NULL PRIMARY KEY)"))
+        connection.execute(sa.text("INSERT INTO schema_version (version) VALUES (2)"))
+
+
+def _migrate(engine: sa.Engine) -> None:
+    # In a process of its own: what migrations load would stay in the planner's memory until its next start.
+    run = subprocess.run(
+        [sys.executable, "-m", "planner_app.planner.ledger.migrate"],
+        input=engine.url.render_as_string(hide_password=False),
+        text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    if run.returncode != 0:
+        why = run.stderr.strip().splitlines()[-1:] or ["it does not say why"]
+        raise RuntimeError(f"the ledger cannot be brought up to date: {why[0]}")
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # Transactions begin where the "begin" event says, not where the driver guesses.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    # A promise survives a power cut: each commit is on disc before it is answered.
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA busy_timeout=5000")
+    cursor.execute("PRAGMA cache_size=-2000")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    # What will write takes the lock before it reads: what it read is then still so when it writes.
+    reads = connection.get_execution_options().get("reads", False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
