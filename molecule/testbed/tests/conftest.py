@@ -12,23 +12,23 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from handles import NAME, PROJECT, STATE, machine
+from handles import NAME, PROJECT, STATE, machine, of_group
 from testinfra.host import Host
 
 
 @pytest.fixture(scope="session")
 def slurm() -> Host:
-    return machine("slurm")
+    return machine(of_group("slurm_controllers"))
 
 
 @pytest.fixture(scope="session")
 def kube() -> Host:
-    return machine("kube")
+    return machine(of_group("kubernetes_nodes"))
 
 
 @pytest.fixture(scope="session")
 def planner() -> Host:
-    return machine("planner")
+    return machine(of_group("planners"))
 
 
 @pytest.fixture(scope="session")

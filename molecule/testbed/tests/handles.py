@@ -15,8 +15,17 @@ from testinfra.host import Host
 PROJECT = Path(__file__).parents[3]
 NAME = os.environ.get("CAESAR_TESTBED", "caesar-test")
 STATE = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "caesar-testbed" / NAME
-INVENTORY = PROJECT / "inventories/local/group_vars/all/platforms.yml"
-PLATFORMS: list[dict[str, Any]] = yaml.safe_load(INVENTORY.read_text())["virtual_platforms"]
+INVENTORY = PROJECT / "inventories" / os.environ.get("CAESAR_INVENTORY", "local")
+_DESCRIBED: dict[str, Any] = yaml.safe_load((INVENTORY / "group_vars/all/platforms.yml").read_text())
+SIZES: dict[str, dict[str, int]] = _DESCRIBED["desktop_sizes"]
+PHYSICAL: dict[str, dict[str, Any]] = _DESCRIBED["physical_platforms"]
+PLATFORMS: list[dict[str, Any]] = _DESCRIBED["virtual_platforms"]
+
+
+def of_group(group: str) -> str:
+    """Name the first machine of a group of the inventory."""
+    groups = yaml.safe_load((INVENTORY / "hosts.yml").read_text())["all"]["children"]
+    return str(next(iter(groups[group]["hosts"])))
 
 
 def machine(name: str) -> Host:

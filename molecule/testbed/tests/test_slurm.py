@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 
 import pytest
-from handles import PLATFORMS
+from handles import PHYSICAL, PLATFORMS, SIZES
 from testinfra.host import Host
 
-ACCOUNTS = [platform for platform in PLATFORMS if platform["physical_platform"] == "cirasa"]
+ACCOUNTS = [platform for platform in PLATFORMS if PHYSICAL[platform["physical_platform"]]["kind"] == "slurm"]
+[CLUSTER] = [physical for physical in PHYSICAL.values() if physical["kind"] == "slurm"]
 
 
 def submit(planner: Host, account: str, options: str, command: str) -> str:
@@ -33,9 +34,9 @@ def ended(planner: Host, job: str, timeout: float = 60) -> str:
 
 def test_every_virtual_node_is_idle(slurm: Host) -> None:
     states = slurm.check_output("sinfo -h -N -o '%N %t %c %m'").splitlines()
-    assert len(states) == 7
     assert {line.split()[1] for line in states} == {"idle"}, states
-    assert sorted({int(line.split()[2]) for line in states}) == [4, 8, 16]
+    wanted = [SIZES[size]["cores"] for size, count in CLUSTER["nodes"].items() for _ in range(count)]
+    assert sorted(int(line.split()[2]) for line in states) == sorted(wanted)
 
 
 @pytest.mark.parametrize("platform", ACCOUNTS, ids=lambda platform: platform["name"])
