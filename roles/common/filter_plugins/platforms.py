@@ -12,11 +12,17 @@ import ansible.module_utils
 ansible.module_utils.__path__.append(str(Path(__file__).parents[1] / "module_utils"))
 
 from ansible.module_utils.platforms import faults, resolve  # noqa: E402
+from ansible.module_utils.site_inventory import site_faults, site_platforms  # noqa: E402
 
 
 class FilterModule:
-    """`resolved_platforms` and `inventory_faults`; see ansible.module_utils.platforms."""
+    """What ansible.module_utils.platforms and site_inventory have to say."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Names as Jinja knows them."""
-        return {"resolved_platforms": resolve, "inventory_faults": faults}
+        return {
+            "resolved_platforms": resolve,
+            "inventory_faults": faults,
+            "site_faults": site_faults,
+            "site_platforms": site_platforms,
+        }

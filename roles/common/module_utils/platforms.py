@@ -9,14 +9,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ansible.module_utils.site_inventory import SITE_KEYS
+
 KINDS = ("slurm", "kubernetes")
 SIZE_KEYS = ("cores", "memory_gib", "disc_gb")
 LIMIT_KEYS = ("cores", "memory_gib", "walltime", "jobs")
 COST_KEYS = ("monetary", "energy", "carbon")
 PLATFORM_KEYS = ("name", "physical_platform", "uid", "port", "quota", "limits", "costs", "metrics")
 PHYSICAL_KEYS = {
-    "slurm": ("kind", "parent_account", "nodes"),
-    "kubernetes": ("kind", "cpu_allocation_ratio"),
+    "slurm": ("kind", "parent_account", "nodes", *SITE_KEYS["slurm"]),
+    "kubernetes": ("kind", "cpu_allocation_ratio", *SITE_KEYS["kubernetes"]),
 }
 #: What Slurm keeps unchanged as an account's name and Kubernetes takes as a namespace's.
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?")
@@ -143,6 +145,8 @@ def _slurm(where: str, cluster: Mapping[str, Any], sizes: Mapping[str, Any]) -> 
     parent = cluster.get("parent_account")
     if not isinstance(parent, str) or not NAME.fullmatch(parent):
         yield f"{where}.parent_account is {_shown(parent)}: give a name of lower-case letters, digits and hyphens"
+    if "partition" in cluster and "nodes" not in cluster:
+        return  # a site's; see site_inventory
     nodes = cluster.get("nodes")
     if not isinstance(nodes, Mapping) or not nodes:
         yield f"{where}.nodes is {_shown(nodes)}: give a mapping from a size to a number of nodes"
