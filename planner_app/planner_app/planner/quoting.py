@@ -81,6 +81,7 @@ class Reservation:
     expires: datetime
     ended: bool = False
     """Whether the job has ended, and only its outputs are still being collected."""
+    client: str = ""
 
 
 def holds_of(reservations: Iterable[Reservation], snapshot: Snapshot, now: datetime) -> list[Hold]:

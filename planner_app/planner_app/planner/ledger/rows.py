@@ -76,6 +76,7 @@ class SessionRow:
             duration=self.duration,
             expires=self.expires,
             ended=self.ended is not None,
+            client=self.client,
         )
 
 

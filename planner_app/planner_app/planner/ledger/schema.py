@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from planner_app.execution_broker.models import Phase
 
-HEAD = "0002"
+HEAD = "0003"
 """The latest migration: what a ledger has that this planner can use."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -67,6 +67,20 @@ offersets = sa.Table(
     sa.Column("request", sa.Text, nullable=False),
     sa.Column("program", sa.Text, nullable=True),
     sa.Column("reasons", sa.Text, nullable=False),
+)
+
+# A client's own list is read from its end, a page at a time.
+sa.Index("ix_offersets_client", offersets.c.client, offersets.c.created)
+
+# What each Idempotency-Key was used for. The offer set is named before it is made, and may never be.
+keys = sa.Table(
+    "keys",
+    metadata,
+    sa.Column("client", sa.String, primary_key=True),
+    sa.Column("key", sa.String, primary_key=True),
+    sa.Column("fingerprint", sa.String, nullable=False),
+    sa.Column("offerset", sa.Uuid, nullable=False),
+    sa.Column("created", _Instant, nullable=False, index=True),
 )
 
 sessions = sa.Table(

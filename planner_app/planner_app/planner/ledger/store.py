@@ -11,6 +11,8 @@ import sqlalchemy as sa
 from planner_app.execution_broker.models import Phase
 from planner_app.execution_broker.times import Interval
 from planner_app.planner.ledger.database import open_database, reading, writing
+from planner_app.planner.ledger.keys import Keys
+from planner_app.planner.ledger.lists import Lists
 from planner_app.planner.ledger.rows import (
     Event,
     Level,
@@ -46,6 +48,8 @@ class Ledger:
         Raises RuntimeError where another program or a later version of this one made it.
         """
         self._engine = open_database(url)
+        self.keys = Keys(self._engine)
+        self.lists = Lists(self._engine)
 
     def close(self) -> None:
         """Close all connections."""
@@ -59,13 +63,14 @@ class Ledger:
         program: Mapping[str, Any] | None,
         now: datetime,
         make: Callable[[Sequence[Reservation]], Quote],
+        uuid: UUID | None = None,
     ) -> tuple[OfferSetRow, list[SessionRow]]:
         """Quote on what is reserved now and reserve what is offered, in one transaction."""
         with self._transaction() as connection:
             self._expire(connection, now)
             quote = make([row.reservation() for row in _rows(connection, is_live)])
             offerset = OfferSetRow(
-                uuid=uuid4(),
+                uuid=uuid or uuid4(),
                 client=client,
                 created=now,
                 request=request,
