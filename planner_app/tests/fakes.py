@@ -51,6 +51,7 @@ class FakePlatform:
     """Jobs in memory; they start and end when the test says so."""
 
     separates_stderr = True
+    tells = False
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -66,6 +67,9 @@ class FakePlatform:
     def _answer(self) -> None:
         if self.down:
             raise PlatformDown(self.down)
+
+    async def changed(self) -> None:
+        await asyncio.Event().wait()
 
     async def observe(self) -> Snapshot:
         self.observations += 1

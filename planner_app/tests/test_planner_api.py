@@ -195,7 +195,7 @@ class TestMounts:
             "file://{data}/one/link.fits",
             "file://host{data}/one/map.fits",
             "file://{data}/one/map.fits%00",
-            "https://example.org/map.fits",
+            "ftp://example.org/map.fits",
             "map.fits",
             "",
         ],

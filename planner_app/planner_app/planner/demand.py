@@ -26,11 +26,14 @@ from planner_app.execution_broker.models import (
 )
 from planner_app.planner.config import PlannerConfig, Storage
 from planner_app.planner.quoting import Amount, Demand, Reason, refusal
+from planner_app.planner.staging import Download, Unfetchable, read_location
 from planner_app.platforms.protocol import Image, Mount
 
 if TYPE_CHECKING:
     from planner_app.platforms.images import ImageTable
 
+OUTPUTS = Path("outputs")
+"""Where a session's results lie, in its directory."""
 GB_PER_GIB = 2**30 / 10**9
 MOUNT_POINTS = ("/data", "/output", "/mnt/storage")
 """Where something can be mounted: a read-only image on Slurm needs the directory to be there."""
@@ -46,6 +49,8 @@ class Program:
     environment: Mapping[str, str]
     mounts: tuple[Mount, ...]
     """Sources that are relative lie in the session's directory."""
+    downloads: tuple[Download, ...] = ()
+    """What is fetched before the job starts."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ def read_request(request: ExecutionRequest, config: PlannerConfig, images: "Imag
             command=tuple(docker.command or ()),
             environment=docker.environment or {},
             mounts=mounts,
+            downloads=reader.wanted(mounts),
         )
     return Reading(demand, program, tuple(reader.reasons))
 
@@ -98,19 +104,24 @@ def directory_of(location: str, storage: Storage) -> Path:
     """
     url = urlsplit(location)
     if url.scheme != "file" or url.netloc not in ("", "localhost") or url.query or url.fragment:
-        raise DataMissing("must be a file:/// location")
-    text = unquote(url.path)
-    path = Path(text)
-    if ".." in path.parts or not path.is_relative_to(storage.data) or re.search(r"[\x00-\x1f\x7f]", text):
+        raise DataMissing("must be a file:///, http:// or https:// location")
+    path = Path(unquote(url.path))
+    check_mount(path, storage)
+    directory = path if path.is_dir() else path.parent
+    if directory == storage.data:
+        raise DataMissing(f"must lie in a directory of its own below {storage.data}")
+    return directory
+
+
+def check_mount(path: Path, storage: Storage) -> None:
+    """Raise DataMissing where a path is not below the data directory, or not without a symbolic link."""
+    # A colon ends the first half of charliecloud's --bind.
+    if ".." in path.parts or not path.is_relative_to(storage.data) or re.search(r"[\x00-\x1f\x7f:]", str(path)):
         raise DataMissing(f"must lie below {storage.data}")
     if not path.exists():
         raise DataMissing("does not exist")
     if Path(os.path.realpath(path)) != Path(os.path.realpath(storage.data)) / path.relative_to(storage.data):
         raise DataMissing("leads through a symbolic link")
-    directory = path if path.is_dir() else path.parent
-    if directory == storage.data:
-        raise DataMissing(f"must lie in a directory of its own below {storage.data}")
-    return directory
 
 
 class _Reader:
@@ -118,6 +129,12 @@ class _Reader:
         self.config = config
         self.images = images
         self.reasons: list[Reason] = []
+        self.downloads: list[Download] = []
+
+    def wanted(self, mounts: Sequence[Mount]) -> tuple[Download, ...]:
+        """What is to be fetched: what no volume shows to the job is not."""
+        shown = {str(mount.source) for mount in mounts}
+        return tuple(each for each in self.downloads if each.directory in shown)
 
     def refuse(self, kind: str, template: str, /, **values: object) -> None:
         self.reasons.append(refusal(self.config, kind, template, **values))
@@ -168,11 +185,11 @@ class _Reader:
                 continue
             source = None
             try:
-                source = directory_of(data.location or "", self.config.storage)
-            except (DataMissing, OSError) as error:
+                source = self._source(data.location or "", number)
+            except (DataMissing, Unfetchable, OSError) as error:
                 self.refuse(
                     "data", "${field}: ${location} ${why}", field=field, location=data.location or "no location",
-                    why=error if isinstance(error, DataMissing) else "cannot be read",
+                    why="cannot be read" if isinstance(error, OSError) else error,
                 )  # fmt: skip
             self._name(sources, data, source)
         written = None
@@ -183,8 +200,16 @@ class _Reader:
             if written is not None:
                 self.refuse("storage", "more than one storage resource is asked, a session has one")
             written = storage
-            self._name(sources, storage, Path("outputs"))
+            self._name(sources, storage, OUTPUTS)
         return self._volumes(request, sources)
+
+    def _source(self, location: str, number: int) -> Path:
+        """Tell which directory to mount: one of the shared storage, or where the file will be fetched to."""
+        if location.partition(":")[0].lower() in ("http", "https"):
+            download = read_location(location, number, self.config.staging)
+            self.downloads.append(download)
+            return Path(download.directory)
+        return directory_of(location, self.config.storage)
 
     @staticmethod
     def _name(sources: dict[str, Path | None], resource: SimpleData | SimpleStorage, source: Path | None) -> None:
@@ -217,7 +242,7 @@ class _Reader:
             source = sources[volume.resource]
             if source is None:
                 continue
-            is_data = source.is_absolute()
+            is_data = source != OUTPUTS
             if is_data and volume.mode == "READWRITE":
                 self.refuse("volume", "${field}: data can only be read here", field=field)
                 continue

@@ -7,12 +7,10 @@ is live the loop sleeps.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import Enum, auto
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -21,133 +19,28 @@ import structlog
 
 from planner_app.execution_broker.models import Phase
 from planner_app.planner.config import PlannerConfig
-from planner_app.planner.demand import Program
+from planner_app.planner.demand import OUTPUTS, DataMissing, check_mount
 from planner_app.planner.ledger import Ledger, Level, Note, SessionRow
-from planner_app.platforms.protocol import (
-    Image,
-    JobSpec,
-    JobState,
-    JobStatus,
-    Mount,
-    Platform,
-    PlatformDown,
-    Snapshot,
-    SubmissionRefused,
-)
+from planner_app.planner.observing import Observation, Observer
+from planner_app.planner.staging import Download, Stager, Unfetchable, discard, downloads_of
+from planner_app.planner.steps import Step, job_of, next_step, outcome_of, program_document
+from planner_app.platforms.protocol import JobSpec, JobStatus, Platform, PlatformDown, Snapshot, SubmissionRefused
+
+__all__ = ["Lifecycle", "now_utc", "program_document"]
 
 log = structlog.get_logger(__name__)
 
-SEEN_WITHIN = timedelta(seconds=30)
-"""A job that no snapshot has shown for so long after its submission is looked for by itself."""
 SUBMISSIONS_AT_ONCE = 4
 TRY_AGAIN = timedelta(seconds=10)
 """Pause after something that should not have happened."""
+LOOK_AGAIN = timedelta(seconds=30)
+"""Longest pause while sessions live on a platform that tells of changes: what it did not tell is seen then."""
 _T = TypeVar("_T")
 
 
 def now_utc() -> datetime:
     """The present."""
     return datetime.now(UTC)
-
-
-class Step(Enum):
-    """What a session needs next."""
-
-    NOTHING = auto()
-    WAIT = auto()
-    PREPARE = auto()
-    SUBMIT = auto()
-    LOOK = auto()
-    RUNNING = auto()
-    ENDED = auto()
-    CANCEL = auto()
-    COLLECT = auto()
-
-
-def next_step(row: SessionRow, job: JobStatus | None, snapshot: Snapshot | None, now: datetime) -> Step:
-    """Decide what a session needs, from what the ledger and the platform say of it."""
-    match row.phase:
-        case Phase.ACCEPTED | Phase.WAITING:
-            if now >= row.reserved.start:
-                return Step.PREPARE
-            return Step.WAIT if row.phase is Phase.ACCEPTED else Step.NOTHING
-        case Phase.PREPARING if row.job_id is None:
-            return Step.SUBMIT
-        case Phase.PREPARING | Phase.AVAILABLE:
-            if job is None:
-                return Step.LOOK if _should_be_seen(row, snapshot) else Step.NOTHING
-            if job.state.ended:
-                return Step.ENDED
-            return Step.RUNNING if job.state is JobState.RUNNING and row.phase is Phase.PREPARING else Step.NOTHING
-        case Phase.RELEASING:
-            if row.outcome is not Phase.CANCELLED or row.ended is not None:
-                return Step.COLLECT
-            if row.job_id is None:
-                return Step.LOOK
-            if job is None:
-                return Step.LOOK if _should_be_seen(row, snapshot) else Step.CANCEL
-            return Step.ENDED if job.state.ended else Step.CANCEL
-        case _:
-            return Step.NOTHING
-
-
-def _should_be_seen(row: SessionRow, snapshot: Snapshot | None) -> bool:
-    return snapshot is not None and row.submitted is not None and snapshot.taken > row.submitted + SEEN_WITHIN
-
-
-def outcome_of(job: JobStatus) -> Phase:
-    """How the session of an ended job ends."""
-    return {JobState.COMPLETED: Phase.COMPLETED, JobState.CANCELLED: Phase.CANCELLED}.get(job.state, Phase.FAILED)
-
-
-def program_document(program: Program) -> dict[str, Any]:
-    """Give a program as plain values, for the ledger."""
-    return {
-        "image": {
-            "name": program.image.name,
-            "digest": program.image.digest,
-            "kubernetes": program.image.kubernetes,
-            "slurm": str(program.image.slurm),
-        },
-        "entrypoint": program.entrypoint,
-        "command": list(program.command),
-        "environment": dict(program.environment),
-        "mounts": [[str(mount.source), mount.target, mount.read_only] for mount in program.mounts],
-    }
-
-
-def job_of(row: SessionRow, program: Mapping[str, Any], directory: Path) -> JobSpec:
-    """Make the job of a session from what the ledger holds."""
-    image = program["image"]
-    return JobSpec(
-        session=row.uuid,
-        image=Image(image["name"], image["digest"], image["kubernetes"], Path(image["slurm"])),
-        entrypoint=program["entrypoint"],
-        command=tuple(program["command"]),
-        environment=program["environment"],
-        cores=row.amount.cores,
-        memory_gib=row.amount.memory_gib,
-        disc_gb=row.amount.disc_gb,
-        walltime=row.duration,
-        begin=None,
-        mounts=tuple(
-            Mount(directory / source, target, read_only)  # an absolute source stays what it is
-            for source, target, read_only in program["mounts"]
-        ),
-        directory=directory,
-    )
-
-
-@dataclass
-class Observation:
-    """The latest news of the platform."""
-
-    snapshot: Snapshot | None = None
-    failed: datetime | None = None
-    """When it last did not answer; None since it answered."""
-    why: str = ""
-    seconds: float = 0.0
-    count: int = 0
 
 
 class Lifecycle:
@@ -164,15 +57,21 @@ class Lifecycle:
         self.ledger = ledger
         self.platform = platform
         self.clock = clock
-        self.observation = Observation()
+        self.observer = Observer(platform, clock)
+        self._stager = Stager(config.staging)
         # One thread: the ledger is written by one at a time, and the loop never waits for a disc.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
-        self._observing: asyncio.Task[Snapshot] | None = None
         self._wake = asyncio.Event()
         self._busy: dict[UUID, asyncio.Task[None]] = {}
         self._not_before: dict[UUID, datetime] = {}
+        self._staging: dict[UUID, asyncio.Task[int]] = {}
         self._submissions = asyncio.Semaphore(SUBMISSIONS_AT_ONCE)
-        self._loop: asyncio.Task[None] | None = None
+        self._loops: list[asyncio.Task[None]] = []
+
+    @property
+    def observation(self) -> Observation:
+        """The latest news of the platform."""
+        return self.observer.latest
 
     async def in_thread(self, call: Callable[..., _T], *arguments: Any, **named: Any) -> _T:
         """Call the ledger without holding up everybody else."""
@@ -189,55 +88,24 @@ class Lifecycle:
 
     def start(self) -> None:
         """Start the loop."""
-        self._loop = asyncio.create_task(self._run(), name="lifecycle")
+        self._loops = [
+            asyncio.create_task(self._run(), name="lifecycle"),
+            asyncio.create_task(self.observer.follow(self.wake), name="follow"),
+        ]
 
     async def stop(self) -> None:
         """Stop; what is under way is left to the next start, which finds it in the ledger."""
-        tasks = [task for task in (self._loop, self._observing, *self._busy.values()) if task is not None]
+        tasks = [*self._loops, *self._busy.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        with suppress(PlatformDown):
-            await self.platform.close()
+        await self.observer.stop()
         self._thread.shutdown()
         self.ledger.close()
 
     async def snapshot(self, max_age: timedelta) -> Snapshot:
-        """Give a snapshot no older than `max_age`; those who ask at the same time share one observation.
-
-        Raises PlatformDown where the platform does not answer, at once where it did not just before.
-        """
-        latest, failed = self.observation.snapshot, self.observation.failed
-        now = self.clock()
-        if failed is not None and now - failed < max_age and self._observing is None:
-            raise PlatformDown(self.observation.why)
-        if failed is None and latest is not None and now - latest.taken <= max_age:
-            return latest
-        if self._observing is None or self._observing.done():
-            self._observing = asyncio.create_task(self._observe(), name="observe")
-            # Whoever waits may have gone: the outcome is then nobody's, and is kept all the same.
-            self._observing.add_done_callback(lambda task: task.cancelled() or task.exception())
-        return await asyncio.shield(self._observing)
-
-    async def _observe(self) -> Snapshot:
-        began = asyncio.get_running_loop().time()
-        try:
-            snapshot = await self.platform.observe()
-        except Exception as error:
-            if not isinstance(error, PlatformDown):
-                log.exception("observation")  # an answer that the driver does not understand is none
-            if self.observation.failed is None:
-                log.warning("platform does not answer", why=str(error))
-            self.observation.failed, self.observation.why = self.clock(), str(error)
-            raise PlatformDown(str(error)) from error
-        finally:
-            self.observation.count += 1
-            self.observation.seconds = asyncio.get_running_loop().time() - began
-            self._observing = None
-        if self.observation.failed is not None:
-            log.info("platform answers again")
-        self.observation.failed, self.observation.snapshot = None, snapshot
-        return snapshot
+        """Give a snapshot no older than `max_age`; raises PlatformDown where the platform does not answer."""
+        return await self.observer.snapshot(max_age)
 
     async def _run(self) -> None:
         while True:
@@ -255,6 +123,9 @@ class Lifecycle:
         """Look at all sessions once; returns the seconds until the next look, None where nothing is live."""
         await self.in_thread(self.ledger.expire, self.clock())
         rows = await self.in_thread(self.ledger.live)
+        for row in rows:
+            if row.phase is Phase.RELEASING and row.uuid in self._staging:
+                self._staging[row.uuid].cancel()  # cancelled while its data is being fetched
         self._not_before = {row.uuid: self._not_before[row.uuid] for row in rows if row.uuid in self._not_before}
         # Submissions need no news of the platform and do not wait for it.
         new = [row for row in rows if row.job_id is None]
@@ -262,7 +133,7 @@ class Lifecycle:
         if len(new) < len(rows):
             # While the platform is down sessions stay as they are, and catch up later.
             with suppress(PlatformDown):
-                await self.snapshot(self.config.observe_every * 0.9)
+                await self.observer.snapshot(self.config.observe_every * 0.9)
                 self._take_steps([row for row in rows if row.job_id is not None], self.observation.snapshot)
         return self._pause(rows)
 
@@ -301,6 +172,8 @@ class Lifecycle:
                 due.append(row.expires)
             elif row.phase is Phase.WAITING:
                 due.append(max(row.reserved.start, self._not_before.get(row.uuid, row.reserved.start)))
+            elif self.platform.tells and row.uuid not in self._not_before:
+                due.append(now + LOOK_AGAIN)
             else:
                 due.append(now + self.config.observe_every)
         return max((min(due) - now).total_seconds(), 0.0) if due else None
@@ -342,20 +215,24 @@ class Lifecycle:
             return
         directory = self.directory(row.uuid)
         try:
-            await asyncio.to_thread(_make_directories, directory)
             job = job_of(row, offerset.program, directory)
+            await asyncio.to_thread(self._make_ready, job)
+            if (downloads := downloads_of(offerset.program)) and not await self._stage(row, downloads):
+                return
             async with self._submissions:
                 job_id = await self.platform.submit(job)  # or the id of the one that an earlier attempt left
-        except SubmissionRefused as error:
+        except (SubmissionRefused, DataMissing) as error:
             await self._change(
                 row, Phase.FAILED, _note("refused", "the platform refused the job: ${why}", "ERROR", why=str(error))
             )
+            await asyncio.to_thread(discard, directory)
         except (PlatformDown, OSError) as error:
             if self.clock() > row.start.end + row.duration:
                 await self._change(
                     row, Phase.FAILED,
                     _note("not-submitted", "the job could not be submitted in time: ${why}", "ERROR", why=str(error)),
                 )  # fmt: skip
+                await asyncio.to_thread(discard, directory)
                 return
             raise PlatformDown(str(error)) from error
         else:
@@ -363,6 +240,37 @@ class Lifecycle:
             # Not only while PREPARING: whoever cancelled meanwhile needs the job's id as well.
             await self.in_thread(self.ledger.note, row.uuid, self.clock(), note, job_id=job_id, submitted=self.clock())
             log.info("submitted", session=str(row.uuid), job=job_id)
+
+    def _make_ready(self, job: JobSpec) -> None:
+        (job.directory / OUTPUTS).mkdir(parents=True, exist_ok=True)
+        for mount in job.mounts:
+            if not mount.source.is_relative_to(job.directory):
+                # Looked at when it was asked for; what lies there may have become a symbolic link since.
+                check_mount(mount.source, self.config.storage)
+
+    async def _stage(self, row: SessionRow, downloads: list[Download]) -> bool:
+        """Fetch a session's data; returns False where its job is not to be submitted."""
+        began = self.clock()
+        task = asyncio.create_task(self._stager.stage(downloads, self.directory(row.uuid)), name=f"stage {row.uuid}")
+        self._staging[row.uuid] = task
+        try:
+            fetched = await task
+        except Unfetchable as error:
+            note = _note("not-fetched", "data could not be fetched: ${why}", "ERROR", why=str(error))
+            await self._change(row, Phase.FAILED, note)
+            return False
+        except asyncio.CancelledError:
+            if not task.cancelled() or (this := asyncio.current_task()) is None or this.cancelling():
+                raise  # the planner stops, and fetches anew when it starts
+            return False
+        finally:
+            del self._staging[row.uuid]
+            task.cancel()
+        if fetched:
+            seconds = f"{(self.clock() - began).total_seconds():.1f}"
+            note = _note("fetched", "${bytes} bytes fetched in ${seconds} s", bytes=str(fetched), seconds=seconds)
+            await self.in_thread(self.ledger.note, row.uuid, self.clock(), note)
+        return True
 
     async def _running(self, row: SessionRow, job: JobStatus) -> None:
         await self._change(row, Phase.AVAILABLE, _note("running", "the job runs"), started=job.started or self.clock())
@@ -388,6 +296,7 @@ class Lifecycle:
                 job_id=job.job_id, submitted=self.clock(),
             )  # fmt: skip
         elif row.phase is Phase.RELEASING:
+            await asyncio.to_thread(discard, self.directory(row.uuid))
             await self._change(row, row.outcome or Phase.CANCELLED, _note("no-job", "no job was left"))
         else:
             await self._change(
@@ -403,6 +312,7 @@ class Lifecycle:
         except OSError as error:
             note = _note("not-collected", "the output could not be kept: ${why}", "WARN", why=str(error))
             await self.in_thread(self.ledger.note, row.uuid, self.clock(), note)
+        await asyncio.to_thread(discard, self.directory(row.uuid))
         await self._change(row, phase, await self._epitaph(row, phase))
 
     async def _epitaph(self, row: SessionRow, phase: Phase) -> Note:
@@ -412,10 +322,6 @@ class Lifecycle:
         found = await self.in_thread(self.ledger.session, row.uuid)
         errors = [event.note.message for event in found[2] if event.note.level == "ERROR"] if found else []
         return _note("failed", "the session failed: ${why}", "ERROR", why=errors[-1] if errors else "nobody knows")
-
-
-def _make_directories(directory: Path) -> None:
-    (directory / "outputs").mkdir(parents=True, exist_ok=True)
 
 
 _URN = "urn:caesar:planner:"

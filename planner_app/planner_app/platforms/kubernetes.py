@@ -320,6 +320,11 @@ class KubernetesPlatform:
     # The API gives a pod's two streams as one log; that it tells them apart is still an alpha feature in 1.36
     # (PodLogsQuerySplitStreams), and a program around the job's own would need a shell in every image.
     separates_stderr = False
+    tells = False
+
+    async def changed(self) -> None:
+        """Not yet."""
+        await asyncio.Event().wait()
 
     def __init__(self, config: PlannerConfig) -> None:
         if config.kubernetes is None:

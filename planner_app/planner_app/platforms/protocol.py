@@ -115,6 +115,15 @@ class Platform(Protocol):
     """Whether ``stderr.log`` holds what jobs write to standard error; where not, it is in ``stdout.log``, in the
     order in which it was written."""
 
+    @property
+    def tells(self) -> bool:
+        """Whether the platform tells of changes by itself, and `observe` gives what it told so far."""
+        ...
+
+    async def changed(self) -> None:
+        """Wait until the platform tells of a change; never returns where it does not tell."""
+        ...
+
     async def observe(self) -> Snapshot:
         """Read all jobs in one call to the platform, whatever the number of sessions."""
         ...

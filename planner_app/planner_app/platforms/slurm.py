@@ -352,12 +352,17 @@ class SlurmPlatform:
     """One account of one Slurm."""
 
     separates_stderr = True
+    tells = False
 
     def __init__(self, config: PlannerConfig) -> None:
         if config.slurm is None:
             raise ValueError("slurm: missing")
         self._account = config.slurm.account
         self._partition = config.slurm.partition
+
+    async def changed(self) -> None:
+        """Slurm does not tell."""
+        await asyncio.Event().wait()
 
     async def observe(self) -> Snapshot:
         """Read the account's jobs that live or ended within slurmctld's memory (MinJobAge, 5 minutes)."""
