@@ -98,6 +98,8 @@ def test_the_pod_meets_the_restricted_standard() -> None:
     }
     assert spec["automountServiceAccountToken"] is False
     assert container["imagePullPolicy"] == "Never"
+    pulled = job_manifest(JOB, CONFIG.model_copy(update={"pull": True}), ROOT, NOW)
+    assert pulled["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"] == "IfNotPresent"
 
 
 def test_mounts_are_parts_of_the_claim() -> None:

@@ -168,6 +168,8 @@ def test_arguments_that_depend() -> None:
         return submit_arguments(replace(JOB, **changes), "a", "vp", NOW)
 
     assert not any(argument.startswith("--gres") for argument in given_(disc_gb=0))
+    uncounted = submit_arguments(JOB, "a", "vp", NOW, disc=False)
+    assert not any(argument.startswith("--gres") for argument in uncounted)
     assert "--begin=2026-11-24T14:00:00" in given_(begin=NOW + timedelta(hours=1))
     assert not any(argument.startswith("--begin") for argument in given_(begin=NOW))
     assert {"--output=/a/100%%j/stdout.log", "--error=/a/100%%j/stderr.log"} <= set(given_(directory=Path("/a/100%j")))

@@ -98,6 +98,8 @@ class Slurm(_Section):
 
     account: Name
     partition: str
+    disc: bool = True
+    """Whether Slurm counts discs (gres/disk); else the planner's ledger alone does."""
 
 
 class Kubernetes(_Section):
@@ -109,6 +111,8 @@ class Kubernetes(_Section):
     claim: Name
     allocation_ratio: Annotated[float, Field(ge=1)] = 1
     """Pods request their limits divided by this, as OpenStack Nova's cpu_allocation_ratio."""
+    pull: bool = False
+    """Whether the cluster pulls images from a registry; else its nodes hold them."""
     uid: Annotated[int, Field(gt=0)]
 
 

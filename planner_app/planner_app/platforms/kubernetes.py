@@ -254,8 +254,8 @@ def job_manifest(job: JobSpec, config: Kubernetes, storage_root: Path, now: date
     container: dict[str, Any] = {
         "name": CONTAINER,
         "image": job.image.kubernetes,
-        # The node holds the image; what a registry would send under this name is not what was offered.
-        "imagePullPolicy": "Never",
+        # Where the nodes hold the image, what a registry would send under its name is not what was offered.
+        "imagePullPolicy": "IfNotPresent" if config.pull else "Never",
         "args": [_literal(word) for word in job.command],
         "env": [{"name": name, "value": _literal(value)} for name, value in environment.items()],
         "workingDir": "/tmp",  # noqa: S108

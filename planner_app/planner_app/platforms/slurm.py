@@ -231,8 +231,8 @@ def latest(jobs: Sequence[JobStatus]) -> JobStatus | None:
 # What Slurm is told: pure.
 
 
-def submit_arguments(job: JobSpec, account: str, partition: str, now: datetime) -> list[str]:
-    """Give the arguments of sbatch; the script comes on its standard input."""
+def submit_arguments(job: JobSpec, account: str, partition: str, now: datetime, disc: bool = True) -> list[str]:
+    """Give the arguments of sbatch; the script comes on its standard input. `disc`: Slurm counts discs."""
     # sbatch takes %j and the like in file names for patterns.
     directory = str(job.directory).replace("%", "%%")
     arguments = [
@@ -258,7 +258,7 @@ def submit_arguments(job: JobSpec, account: str, partition: str, now: datetime) 
         # The service's limits are not the job's.
         "--propagate=NONE",
     ]
-    if job.disc_gb:
+    if job.disc_gb and disc:
         arguments.append(f"--gres={GRES}:{job.disc_gb}")
     if job.begin is not None and job.begin > now:
         arguments.append(f"--begin={job.begin.astimezone(UTC).strftime('%Y-%m-%dT%H:%M:%S')}")
@@ -359,6 +359,7 @@ class SlurmPlatform:
             raise ValueError("slurm: missing")
         self._account = config.slurm.account
         self._partition = config.slurm.partition
+        self._disc = config.slurm.disc
 
     async def changed(self) -> None:
         """Slurm does not tell."""
@@ -379,7 +380,7 @@ class SlurmPlatform:
         there = latest(await self._queue(f"--name={job.session}"))
         if there is not None:
             return there.job_id
-        arguments = submit_arguments(job, self._account, self._partition, datetime.now(UTC))
+        arguments = submit_arguments(job, self._account, self._partition, datetime.now(UTC), self._disc)
         done = await _run("sbatch", *arguments, stdin=script)
         job_id = done.out.strip().split(";")[0]
         if done.code == 0 and job_id.isdigit():
