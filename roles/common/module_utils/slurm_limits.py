@@ -1,4 +1,4 @@
-"""Limits of Slurm's associations in one notation: as people write them, as sacctmgr prints them, as it takes them. Pure.
+"""Limits of Slurm accounts in one notation: as people write them, as sacctmgr prints them and takes them. Pure.
 
 Limits are flat mappings from sacctmgr's own words to whole numbers, `{"GrpTRES=cpu": 8, "GrpTRES=mem": 32768,
 "GrpJobs": 4, "MaxWall": 60}`: memory in MiB, walltime in minutes, counts otherwise. A key that is absent means
@@ -173,6 +173,16 @@ def words(values: Mapping[str, int | str]) -> str:
     return " ".join(settings(values.items()))
 
 
-def _load_word(key: str) -> str:
+def load_word(key: str) -> str:
+    """Give the word that load files have for a limit."""
     word, equals, tres = key.partition("=")
     return f"{LOAD_WORDS[word]}{equals}{tres}"
+
+
+def in_words(limits: Limits) -> dict[str, str]:
+    """Give limits for people, with units: `{"GrpTRES mem": "16384 MiB", "MaxWall": "60 min"}`."""
+    units = {"tres": "", "count": "", "minutes": " min"}
+    return {
+        key.replace("=", " "): f"{value}{' MiB' if key.endswith('=mem') else units[WORDS[key.partition('=')[0]]]}"
+        for key, value in sorted(limits.items())
+    }

@@ -21,7 +21,7 @@ QOS_FORMAT = "Name,Flags"
 CLUSTER_FORMAT = "Cluster,ControlHost"
 TRES_FORMAT = "Type,Name"
 #: The last may hold anything, the separator too.
-JOBS_FORMAT = "%A|%a|%T|%j"
+JOBS_FORMAT = "%A|%a|%u|%T|%j"
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,12 @@ class Job:
 
     number: str
     account: str
+    user: str
     state: str
     name: str = ""
 
     def __str__(self) -> str:
-        return f"job {self.number} ({self.state}) in {self.account}"
+        return f"job {self.number} ({self.state}) of {self.user} in {self.account}"
 
 
 def table(text: str, columns: str) -> list[dict[str, str]]:
@@ -159,7 +160,7 @@ def parse_tres(text: str) -> frozenset[str]:
 
 def parse_jobs(text: str) -> list[Job]:
     """Read `squeue --noheader` in this module's format."""
-    return [Job(*line.split("|", 3)) for line in text.splitlines() if line.strip()]
+    return [Job(*line.split("|", 4)) for line in text.splitlines() if line.strip()]
 
 
 def parse_numbers(text: str) -> dict[str, set[int]]:
