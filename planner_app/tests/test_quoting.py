@@ -84,8 +84,26 @@ class TestOffers:
         assert offers[0].start == offers[1].start
 
     def test_the_largest_is_what_is_left(self, config: PlannerConfig) -> None:
-        offers = quote(config, demand(most=(4, 4, 0)), [hold(5, -60, 600)], NINE).offers
+        offers = quote(config, demand(most=(4, 4, 0)), [hold(5, -60, None)], NINE).offers
         assert [offer.amount.cores for offer in offers] == [2, 3]
+
+    def test_the_third_offer_is_the_largest_that_waiting_gives(self, config: PlannerConfig) -> None:
+        holds = [hold(5, -60, 600), hold(1, -60, 1200), hold(1, -60, 1800)]
+        offers = quote(config, demand(cores=1, most=(4, 4, 0)), holds, NINE).offers
+        assert [(offer.amount.cores, offer.start.start) for offer in offers] == [(1, at(5)), (4, at(605))]
+
+    def test_the_three_differ_within_the_window(self, config: PlannerConfig) -> None:
+        holds = [hold(5, -60, 600), hold(1, -60, 700), hold(1, -60, 1200)]
+        asked = demand(cores=1, memory=1, most=(8, 40, 0), start=Interval(at(0), at(1000)))
+        wide = config.model_copy(update={"limits": config.limits.model_copy(update={"cores": 8})})
+        offers = quote(wide, asked, holds, NINE).offers
+        assert [(offer.amount.cores, offer.start.start) for offer in offers] == [(1, at(5)), (1, at(5)), (7, at(705))]
+        assert offers[1].amount.memory_gib == 16
+
+    def test_waiting_for_nothing_more_is_not_offered(self, config: PlannerConfig) -> None:
+        assert len(quote(config, demand(cores=1, most=(4, 4, 0)), [hold(4, -60, 600)], NINE).offers) == 2
+        late = [hold(5, -60, 600), hold(5, 600, 900)]
+        assert len(quote(config, demand(cores=1, duration=MINUTE, most=(3, 4, 0)), late, NINE).offers) == 2
 
     def test_the_largest_keeps_the_cost_limit(self, config: PlannerConfig) -> None:
         offers = quote(config, demand(most=(4, 4, 0), cost_maxima={"monetary": 0.035}), [], NINE).offers
@@ -183,6 +201,12 @@ class TestHolds:
 
     def test_of_one_offer_set_only_one_can_be_accepted(self) -> None:
         larger = reservation(Phase.OFFERED, TWO, amount=Amount(4, 2, 0, 1))
+        later = reservation(Phase.OFFERED, UUID(int=3), amount=Amount(6, 1, 9, 1), reserved=Interval(at(600), at(4000)))
+        assert self.holds([reservation(Phase.OFFERED), larger, later]) == [
+            Hold(Amount(4, 4, 0, 1), NINE, at(600)),
+            Hold(Amount(6, 4, 9, 1), at(600), at(3670)),
+            Hold(Amount(6, 1, 9, 1), at(3670), at(4000)),
+        ]
         (held,) = self.holds([reservation(Phase.OFFERED), larger])
         assert held == Hold(Amount(4, 4, 0, 1), NINE, at(3670))
         assert len(self.holds([reservation(Phase.OFFERED), replace(larger, offerset=TWO)])) == 2
@@ -299,7 +323,7 @@ def reserved_for(config: PlannerConfig, start: datetime, window_end: datetime, d
 def test_offers_keep_every_promise(config: PlannerConfig, asked: Demand, holds: list[Hold]) -> None:
     made = quote(config, asked, holds, NINE)
     assert bool(made.offers) != bool(made.reasons)
-    assert len(made.offers) <= 2
+    assert len(made.offers) <= 3
     duration = asked.duration or min(HOUR, config.limits.walltime)
     window = asked.start or Interval(NINE, NINE + PREPARING + config.offers.start_window)
     for offer in made.offers:

@@ -1,0 +1,126 @@
+"""What is held over time, as a step function that grows and shrinks with each hold."""
+
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import accumulate
+
+from planner_app.planner.quoting.amounts import Amount, Hold
+
+_EVER = datetime.min.replace(tzinfo=UTC)
+
+
+class Profile:
+    """What is held from each instant at which it changes until the next.
+
+    One list of instants, and one of numbers for each resource: slices of them are added up and compared
+    without a step of Python for each.
+    """
+
+    __slots__ = ("_held", "_times")
+
+    def __init__(self, holds: Iterable[Hold] = ()) -> None:
+        changes: dict[datetime, list[int]] = {_EVER: [0, 0, 0, 0]}
+        for hold in holds:
+            if hold.end is not None and hold.end <= hold.start:
+                continue
+            values = hold.amount.values
+            begins = changes.setdefault(hold.start, [0, 0, 0, 0])
+            for index, value in enumerate(values):
+                begins[index] += value
+            if hold.end is not None:
+                ends = changes.setdefault(hold.end, [0, 0, 0, 0])
+                for index, value in enumerate(values):
+                    ends[index] -= value
+        self._times = sorted(changes)
+        columns = zip(*(changes[time] for time in self._times), strict=True)
+        self._held: list[list[int]] = [list(accumulate(column)) for column in columns]
+
+    def copy(self) -> "Profile":
+        """The same, to be changed by itself."""
+        other = Profile.__new__(Profile)
+        other._times = self._times.copy()
+        other._held = [column.copy() for column in self._held]
+        return other
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def add(self, hold: Hold) -> None:
+        """Hold something more."""
+        self._change(hold, 1)
+
+    def remove(self, hold: Hold) -> None:
+        """Hold something no more; the instants stay."""
+        self._change(hold, -1)
+
+    def _change(self, hold: Hold, sign: int) -> None:
+        if hold.end is not None and hold.end <= hold.start:
+            return
+        first = self._at(hold.start)
+        after = len(self._times) if hold.end is None else self._at(hold.end)
+        for column, value in zip(self._held, hold.amount.values, strict=True):
+            if value:
+                more = sign * value
+                column[first:after] = [held + more for held in column[first:after]]
+
+    def _at(self, time: datetime) -> int:
+        """The index of an instant, which is put in where it is not there."""
+        index = bisect_left(self._times, time)
+        if index == len(self._times) or self._times[index] != time:
+            self._times.insert(index, time)
+            for column in self._held:
+                column.insert(index, column[index - 1])
+        return index
+
+    def _segments(self, start: datetime, end: datetime) -> tuple[int, int]:
+        first = max(bisect_right(self._times, start) - 1, 0)
+        return first, max(bisect_left(self._times, end), first + 1)
+
+    def most_held(self, start: datetime, end: datetime) -> Amount:
+        """The most of each that is held at some time from `start` until before `end`."""
+        first, after = self._segments(start, end)
+        return Amount(*[max(column[first:after]) for column in self._held])
+
+    def blocked_until(self, room: Amount, start: datetime, end: datetime) -> datetime | None:
+        """When the last time between `start` and `end` at which more than `room` is held is over.
+
+        Returns `start` where there is none, and None where it will never be over.
+        """
+        first, after = self._segments(start, end)
+        last = -1
+        for column, most in zip(self._held, room.values, strict=True):
+            part = column[first:after]
+            if max(part) > most:
+                last = max(last, max(index for index, held in enumerate(part, first) if held > most))
+        if last < 0:
+            return start
+        return self._times[last + 1] if last + 1 < len(self._times) else None
+
+    def changes(self, start: datetime, end: datetime) -> Sequence[datetime]:
+        """The instants after `start` and not after `end` at which something changes."""
+        return self._times[bisect_right(self._times, start) : bisect_right(self._times, end)]
+
+    def sweep(self, spans: Iterable[tuple[datetime, datetime]]) -> Iterator[Amount]:
+        """The same as `most_held` for each of many spans, of which none begins or ends before the one before."""
+        spans = list(spans)
+        most: list[list[int]] = []
+        bounds = [self._segments(*span) for span in spans]
+        for column in self._held:
+            # Of what was seen, those that nothing later and larger hides: the first of them is the largest.
+            kept: deque[int] = deque()
+            found: list[int] = []
+            seen = bounds[0][0] if bounds else 0
+            for first, after in bounds:
+                for index in range(seen, after):
+                    while kept and column[kept[-1]] <= column[index]:
+                        kept.pop()
+                    kept.append(index)
+                seen = max(seen, after)
+                while kept[0] < first:
+                    kept.popleft()
+                found.append(column[kept[0]])
+            most.append(found)
+        for each in zip(*most, strict=True):
+            yield Amount(*each)
