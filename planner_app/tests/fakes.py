@@ -151,6 +151,7 @@ def config_at(directory: Path, **changes: Any) -> PlannerConfig:
         "storage": {"root": str(storage), "data": str(storage / "data"), "jobs": str(storage / "jobs")},
         "images_file": "/etc/images.yml",
         "tokens_file": "/etc/tokens",
+        "offers": {"shares": {"voter": 1}},
         "slurm": {"account": "slurm-account-001", "partition": "vp"},
     }
     return PlannerConfig.model_validate(document | changes)

@@ -281,14 +281,20 @@ class TestClients:
             session, offerset = answer["offers"][0]["meta"]["uuid"], answer["meta"]["uuid"]
             planner.client.headers["authorization"] = f"Bearer {TOKENS['other']}"
             for path in (f"/sessions/{session}", f"/offersets/{offerset}", f"/sessions/{session}/outputs"):
-                hidden = wrong(await planner.client.get(path), 404)
-                absent = wrong(await planner.client.get(path.replace(session, str(uuid4()))), 404)
-                assert hidden["title"] == absent["title"]
-            wrong(await planner.update(session, "ACCEPTED"), 404)
+                there = wrong(await planner.client.get(path), 403)
+                unknown = str(uuid4())
+                absent = await planner.client.get(path.replace(session, unknown).replace(offerset, unknown))
+                said = absent.text.replace(unknown, session if session in path else offerset)
+                assert there == wrong(absent, 403) | {"detail": there["detail"]}
+                assert json.loads(said) == there
+            wrong(await planner.update(session, "ACCEPTED"), 403)
+            wrong(await planner.client.post(f"/sessions/{session}", content=b"{", headers=JSON), 403)
 
     async def test_unknown_things(self, tmp_path: Path) -> None:
         async with FakePlanner(tmp_path) as planner:
-            for path in (f"/sessions/{uuid4()}", f"/offersets/{uuid4()}", "/sessions/x", "/nothing"):
+            for path in (f"/sessions/{uuid4()}", f"/offersets/{uuid4()}"):
+                wrong(await planner.client.get(path), 403)
+            for path in ("/sessions/x", "/nothing", "/docs/nothing", "/docs/../secret"):
                 wrong(await planner.client.get(path), 404)
             wrong(await planner.client.delete("/requests"), 405)
 

@@ -1,6 +1,8 @@
 """The identifiers that the schema uses for `kind`, `type` and `path`."""
 
-_KINDS = "https://www.purl.org/ivoa.net/Calycopis-openapi/schema/v1.0/kinds"
+from planner_app.execution_broker import SCHEMA
+
+_KINDS = f"{SCHEMA}/kinds"
 
 DOCKER_CONTAINER = f"{_KINDS}/executable/docker-container.yaml"
 SINGULARITY_CONTAINER = f"{_KINDS}/executable/singularity-container.yaml"

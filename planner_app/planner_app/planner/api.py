@@ -1,205 +1,208 @@
-"""The HTTP interface. Handlers read, call the service and write; what there is to decide is decided there."""
+"""The HTTP interface. Handlers read, call the service and write; what there is to decide is decided there.
 
-from collections.abc import AsyncIterator, Callable
+Starlette without FastAPI on top: bodies are read here, being JSON or YAML, and the OpenAPI document is made of
+the list of operations.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Annotated, Any
 from uuid import UUID
 
-import structlog
-from fastapi import Depends, FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.responses import StreamingResponse
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
-from planner_app.execution_broker import codecs
-from planner_app.execution_broker.models import UPDATE, ExecutionRequest, field_name
-from planner_app.planner.files import OpenFile
+from planner_app.execution_broker.models import UPDATE, ExecutionRequest, Phase
+from planner_app.planner import operations, swagger
+from planner_app.planner.direct import run_again, run_direct
+from planner_app.planner.documents import Document
+from planner_app.planner.exchange import Bodies, negotiated, reply, stream
+from planner_app.planner.idempotency import fingerprint, read_key
+from planner_app.planner.listing import read_page
 from planner_app.planner.metrics import exposition
-from planner_app.planner.service import BadUpdate, IllegalUpdate, Service, Unknown
+from planner_app.planner.operations import Operation
+from planner_app.planner.problems import HANDLERS, Problem, checked
+from planner_app.planner.service import Service
 from planner_app.planner.tokens import Tokens
 
-log = structlog.get_logger(__name__)
+Handler = Callable[[Request, str, str], Awaitable[Response]]
+"""Gets the request, the client's name (empty where none is needed) and the media type of the reply."""
 
 
-class Problem(Exception):
-    """A reply of RFC 9457: what is wrong, and with which field."""
-
-    def __init__(self, status: int, detail: str, **more: Any) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.more = more
-
-    def response(self) -> Response:
-        """Make the reply."""
-        document = {
-            "type": "about:blank",
-            "title": HTTPStatus(self.status).phrase,
-            "status": self.status,
-            "detail": str(self),
-            **self.more,
-        }
-        headers = {"WWW-Authenticate": "Bearer"} if self.status == HTTPStatus.UNAUTHORIZED else None
-        return Response(codecs.encode(document, codecs.JSON), self.status, headers, codecs.PROBLEM_JSON)
-
-
-def create_app(service: Service, tokens: Tokens) -> FastAPI:
+def create_app(service: Service, tokens: Tokens) -> Starlette:
     """Make the application; its lifespan is the lifecycle's."""
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         service.lifecycle.start()
         service.drain.start()
         yield
         await service.lifecycle.stop()
 
-    app = FastAPI(title=service.config.name, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    handlers = _Api(service).handlers()
+    routes = [_route(operation, handlers[operation.name], tokens) for operation in operations.ALL]
+    return Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=lifespan)
 
-    async def client(request: Request) -> str:
-        name = tokens.client_of(request.headers.get("authorization"))
-        if name is None:
-            raise Problem(HTTPStatus.UNAUTHORIZED, "a bearer token of a known client is needed")
-        return name
 
-    Client = Annotated[str, Depends(client)]  # noqa: N806 - a type
-    Media = Annotated[str, Depends(_media)]  # noqa: N806 - a type
+def _route(operation: Operation, handle: Handler, tokens: Tokens) -> Route:
+    async def endpoint(request: Request) -> Response:
+        client = ""
+        if not operation.open:
+            known = tokens.client_of(request.headers.get("authorization"))
+            if known is None:
+                raise Problem(HTTPStatus.UNAUTHORIZED, "a bearer token of a known client is needed")
+            client = known
+        return await handle(request, client, negotiated(request, operation.media))
 
-    @app.post("/requests")
-    @app.post("/offersets")
-    async def post_request(request: Request, client: Client, media: Media) -> Response:
-        asked = _checked(ExecutionRequest.model_validate, await _document(request))
-        document = await service.request(client, asked)
-        return _reply(document, media, location=document["meta"]["url"])
+    return Route(operation.path, endpoint, methods=[operation.method], name=operation.name)
 
-    @app.get("/offersets/{uuid}")
-    async def get_offerset(uuid: UUID, client: Client, media: Media) -> Response:
-        return _reply(await service.offerset(client, uuid), media)
 
-    @app.get("/sessions/{uuid}")
-    async def get_session(uuid: UUID, client: Client, media: Media) -> Response:
-        return _reply(await service.session(client, uuid), media)
+class _Api:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._bodies = Bodies()
 
-    @app.post("/sessions/{uuid}")
-    async def post_session(uuid: UUID, request: Request, client: Client, media: Media) -> Response:
-        update = _checked(UPDATE.validate_python, await _document(request))
-        return _reply(await service.update(client, uuid, update), media)
+    def handlers(self) -> Mapping[str, Handler]:
+        """The handler of each operation."""
+        return {
+            operations.REQUEST.name: self._request,
+            operations.REQUEST_ALIAS.name: self._request,
+            operations.DIRECT.name: self._direct,
+            operations.SESSION.name: self._session,
+            operations.SESSION_UPDATE.name: self._session_update,
+            operations.OFFERSET.name: self._offerset,
+            operations.SESSIONS.name: self._sessions,
+            operations.OFFERSETS.name: self._offersets,
+            operations.STDOUT.name: self._stdout,
+            operations.STDERR.name: self._stderr,
+            operations.OUTPUTS.name: self._outputs,
+            operations.OUTPUT.name: self._output,
+            operations.CAPABILITIES.name: self._capabilities,
+            operations.METRICS.name: self._metrics,
+            operations.HEALTH.name: self._health,
+            operations.OPENAPI.name: self._openapi,
+            operations.SWAGGER.name: self._swagger,
+            operations.SWAGGER_FILE.name: self._swagger_file,
+        }
 
-    @app.get("/sessions/{uuid}/stdout")
-    async def get_stdout(uuid: UUID, client: Client) -> Response:
+    async def _asked(self, request: Request) -> ExecutionRequest:
+        return checked(ExecutionRequest.model_validate, await self._bodies.document(request))
+
+    async def _request(self, request: Request, client: str, media: str) -> Response:
+        asked = await self._asked(request)
+
+        async def first(uuid: UUID | None) -> Document:
+            return await self._service.request(client, asked, uuid=uuid)
+
+        async def again(uuid: UUID) -> Document | None:
+            return await self._service.offerset_if_any(client, uuid)
+
+        document = await self._once(request, client, "request", asked, first, again)
+        return reply(document, media, headers={"Location": document["meta"]["url"]})
+
+    async def _direct(self, request: Request, client: str, media: str) -> Response:
+        asked = await self._asked(request)
+
+        async def first(uuid: UUID | None) -> Document:
+            return await run_direct(self._service, client, asked, uuid)
+
+        async def again(uuid: UUID) -> Document | None:
+            return await run_again(self._service, client, uuid)
+
+        document = await self._once(request, client, "direct", asked, first, again)
+        if "url" not in document["meta"] or document["phase"] in (Phase.REJECTED, Phase.EXPIRED):
+            return reply(document, media, HTTPStatus.BAD_REQUEST)
+        return reply(document, media, headers={"Location": document["meta"]["url"]})
+
+    async def _once(
+        self,
+        request: Request,
+        client: str,
+        what: str,
+        asked: ExecutionRequest,
+        first: Callable[[UUID | None], Awaitable[Document]],
+        again: Callable[[UUID], Awaitable[Document | None]],
+    ) -> Document:
+        key = read_key(request.headers.get("idempotency-key"))
+        if key is None:
+            return await first(None)
+        print_ = fingerprint(what, asked.document())
+        return await self._service.once.do(client, key, print_, first, again)
+
+    async def _offerset(self, request: Request, client: str, media: str) -> Response:
+        return reply(await self._service.offerset(client, _uuid(request)), media)
+
+    async def _offersets(self, request: Request, client: str, media: str) -> Response:
+        page = read_page(request.query_params.multi_items(), operations.OFFERSETS.query)
+        return _page(await self._service.offersets(client, page), media)
+
+    async def _sessions(self, request: Request, client: str, media: str) -> Response:
+        page = read_page(request.query_params.multi_items(), operations.SESSIONS.query)
+        return _page(await self._service.sessions(client, page), media)
+
+    async def _session(self, request: Request, client: str, media: str) -> Response:
+        return reply(await self._service.session(client, _uuid(request)), media)
+
+    async def _session_update(self, request: Request, client: str, media: str) -> Response:
+        uuid = _uuid(request)
+        where = await self._service.standing(client, uuid)
+        update = checked(UPDATE.validate_python, await self._bodies.document(request), **where)
+        return reply(await self._service.update(client, uuid, update), media)
+
+    async def _stdout(self, request: Request, client: str, media: str) -> Response:
         try:
-            file = await service.stdout(client, uuid)
+            return stream(await self._service.log(client, _uuid(request), "stdout"), media)
         except FileNotFoundError:
             raise Problem(HTTPStatus.NOT_FOUND, "the job has written nothing yet") from None
-        return _stream(file, "text/plain; charset=utf-8")
 
-    @app.get("/sessions/{uuid}/outputs")
-    async def get_outputs(uuid: UUID, client: Client, media: Media) -> Response:
-        return _reply(await service.outputs(client, uuid), media)
-
-    @app.get("/sessions/{uuid}/outputs/{name:path}")
-    async def get_output(uuid: UUID, name: str, client: Client) -> Response:
+    async def _stderr(self, request: Request, client: str, media: str) -> Response:
         try:
-            file = await service.output(client, uuid, name)
+            return stream(await self._service.log(client, _uuid(request), "stderr"), media)
+        except FileNotFoundError:
+            raise Problem(HTTPStatus.NOT_FOUND, "the job has written nothing to its standard error yet") from None
+
+    async def _outputs(self, request: Request, client: str, media: str) -> Response:
+        return reply(await self._service.outputs(client, _uuid(request)), media)
+
+    async def _output(self, request: Request, client: str, media: str) -> Response:
+        try:
+            return stream(await self._service.output(client, _uuid(request), request.path_params["name"]), media)
         except FileNotFoundError:
             raise Problem(HTTPStatus.NOT_FOUND, "the session has no output of this name") from None
-        return _stream(file, "application/octet-stream")
 
-    @app.get("/capabilities")
-    async def get_capabilities(client: Client, media: Media) -> Response:
-        return _reply(await service.capabilities(), media)
+    async def _capabilities(self, _request: Request, client: str, media: str) -> Response:
+        return reply(await self._service.capabilities(client), media)
 
-    @app.get("/metrics")
-    async def get_metrics(client: Client) -> Response:
-        text, media = await exposition(service)
+    async def _metrics(self, _request: Request, _client: str, _media: str) -> Response:
+        text, media = await exposition(self._service)
         return Response(text, media_type=media)
 
-    @app.get("/health")
-    async def get_health() -> Response:
-        return _reply(service.health(), codecs.JSON)
+    async def _health(self, _request: Request, _client: str, media: str) -> Response:
+        return reply(self._service.health(), media)
 
-    _handle_errors(app)
-    return app
+    async def _openapi(self, _request: Request, _client: str, media: str) -> Response:
+        # Loaded when somebody asks: most planners never make one.
+        from planner_app.planner.openapi import openapi
 
+        return Response(openapi(self._service.config.name, self._service.config.url), media_type=media)
 
-def _handle_errors(app: FastAPI) -> None:
-    @app.exception_handler(Problem)
-    async def problem(_request: Request, error: Problem) -> Response:
-        return error.response()
+    async def _swagger(self, _request: Request, _client: str, _media: str) -> Response:
+        return swagger.page()
 
-    @app.exception_handler(Unknown)
-    async def unknown(_request: Request, error: Unknown) -> Response:
-        return Problem(HTTPStatus.NOT_FOUND, str(error)).response()
-
-    @app.exception_handler(BadUpdate)
-    async def bad_update(_request: Request, error: BadUpdate) -> Response:
-        wrong = [{"field": error.field, "message": str(error)}]
-        return Problem(HTTPStatus.BAD_REQUEST, f"{error.field}: {error}", errors=wrong).response()
-
-    @app.exception_handler(IllegalUpdate)
-    async def illegal_update(_request: Request, error: IllegalUpdate) -> Response:
-        return Problem(HTTPStatus.CONFLICT, str(error), phase=str(error.phase), legal=error.legal).response()
-
-    @app.exception_handler(RequestValidationError)
-    async def path(_request: Request, error: RequestValidationError) -> Response:
-        return Problem(HTTPStatus.NOT_FOUND, "the path holds no uuid").response()
-
-    @app.exception_handler(HTTPException)
-    async def http(_request: Request, error: HTTPException) -> Response:
-        response = Problem(error.status_code, str(error.detail)).response()
-        response.headers.update(error.headers or {})
-        return response
-
-    @app.exception_handler(Exception)
-    async def failure(request: Request, error: Exception) -> Response:
-        # What went wrong is for the log: its text may hold what the client must not see.
-        log.error("request failed", path=request.url.path, exc_info=error)
-        return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the planner failed; its log says why").response()
+    async def _swagger_file(self, request: Request, _client: str, _media: str) -> Response:
+        found = swagger.file(request.path_params["name"])
+        if found is None:
+            raise Problem(HTTPStatus.NOT_FOUND, "the page has no such file")
+        return found
 
 
-async def _media(request: Request) -> str:
-    media = codecs.acceptable(request.headers.get("accept"))
-    if media is None:
-        raise Problem(HTTPStatus.NOT_ACCEPTABLE, f"replies are {' or '.join(codecs.MEDIA_TYPES)}")
-    return media
+def _uuid(request: Request) -> UUID:
+    found: UUID = request.path_params["uuid"]
+    return found
 
 
-async def _document(request: Request) -> Any:
-    media = codecs.media_type(request.headers.get("content-type"))
-    if media is None:
-        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Content-Type must be {' or '.join(codecs.MEDIA_TYPES)}")
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > codecs.MAX_BYTES:
-                raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {codecs.MAX_BYTES} bytes are read")
-    except ClientDisconnect:
-        raise Problem(HTTPStatus.BAD_REQUEST, "the client went before the end of the body") from None
-    try:
-        return codecs.decode(bytes(body), media)
-    except codecs.MalformedBody as error:
-        raise Problem(HTTPStatus.BAD_REQUEST, f"the body cannot be read: {error}") from None
-
-
-def _checked(validate: Callable[[Any], Any], document: Any) -> Any:
-    try:
-        return validate(document)
-    except ValidationError as error:
-        wrong = [
-            {"field": field_name(each["loc"]) or "body", "message": each["msg"].removeprefix("Value error, ")}
-            for each in error.errors(include_url=False, include_context=False, include_input=False)
-        ]
-        detail = "; ".join(f"{each['field']}: {each['message']}" for each in wrong[:5])
-        raise Problem(HTTPStatus.BAD_REQUEST, detail, errors=wrong[:50]) from None
-
-
-def _reply(document: Any, media: str, location: str | None = None) -> Response:
-    headers = {"Vary": "Accept"} | ({"Location": location} if location else {})
-    return Response(codecs.encode(document, media), headers=headers, media_type=media)
-
-
-def _stream(file: OpenFile, media: str) -> Response:
-    headers = {"Content-Length": str(file.size), "X-Content-Type-Options": "nosniff"}
-    return StreamingResponse(file.chunks(), headers=headers, media_type=media)
+def _page(document: Document, media: str) -> Response:
+    where = {"Link": f'<{document["next"]}>; rel="next"'} if "next" in document else {}
+    return reply(document, media, headers=where)

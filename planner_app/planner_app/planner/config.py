@@ -33,6 +33,7 @@ def _is_positive(duration: timedelta) -> timedelta:
 
 AbsolutePath = Annotated[Path, AfterValidator(_is_absolute)]
 Duration = Annotated[timedelta, AfterValidator(_is_positive)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 
 
@@ -65,12 +66,18 @@ class Limits(_Section):
 
 
 class Offers(_Section):
-    """How long an offer holds its reservation, and how far ahead is looked where a request names no start."""
+    """How long an offer holds its reservation, how far ahead is looked where a request names no start, and so on."""
 
     expire_after: Duration = timedelta(seconds=60)
     start_window: Annotated[timedelta, Field(ge=timedelta(0))] = timedelta(hours=1)
     snapshot_age: Annotated[timedelta, Field(ge=timedelta(0))] = timedelta(seconds=30)
     """While the platform does not answer, offers are made from what it said last, if that is no older."""
+    share: Share = 0.5
+    """What one client's outstanding offers may hold of the quota; its first may hold more."""
+    shares: dict[str, Share] = {}
+    """The same for some clients, by name: one that asks for many people needs more."""
+    keep_keys: Duration = timedelta(hours=24)
+    """How long an Idempotency-Key is remembered."""
 
 
 class Storage(_Section):

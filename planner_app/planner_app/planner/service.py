@@ -1,28 +1,31 @@
 """What a planner does for its clients."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 import structlog
 
-from planner_app.execution_broker import codecs, kinds
+from planner_app.execution_broker import kinds
 from planner_app.execution_broker.models import EnumValueUpdate, ExecutionRequest, Phase
-from planner_app.execution_broker.times import Interval, format_duration, format_instant
+from planner_app.execution_broker.times import Interval
+from planner_app.planner.allowance import held_by, within_allowance
+from planner_app.planner.capabilities import capabilities, use
 from planner_app.planner.config import PlannerConfig
 from planner_app.planner.demand import Reading, read_request
 from planner_app.planner.documents import Document, legal_changes, offerset_document, session_document
 from planner_app.planner.drain import Drain
 from planner_app.planner.files import OpenFile, list_below, open_below
-from planner_app.planner.ledger import IllegalChange, Note, SessionRow
+from planner_app.planner.idempotency import Once
+from planner_app.planner.ledger import Event, IllegalChange, Note, OfferSetRow, SessionRow
 from planner_app.planner.lifecycle import Lifecycle, program_document
+from planner_app.planner.listing import Page, Position
 from planner_app.planner.quoting import (
     PREPARING,
     RELEASING,
-    Amount,
     Quote,
     holds_of,
     quote,
@@ -32,13 +35,14 @@ from planner_app.platforms.images import ImageTable
 from planner_app.platforms.protocol import PlatformDown, Snapshot
 
 log = structlog.get_logger(__name__)
+_T = TypeVar("_T")
 
 ANSWER_WITHIN = 2.0
 """Seconds that a request waits for the platform; clients that ask many planners do not wait longer."""
 
 
-class Unknown(LookupError):
-    """There is no such thing, or it is somebody else's, which is the same to who asks."""
+class NotYours(LookupError):
+    """It is somebody else's, or there is no such thing: who asks is not told which."""
 
 
 class IllegalUpdate(Exception):
@@ -51,11 +55,13 @@ class IllegalUpdate(Exception):
 
 
 class BadUpdate(ValueError):
-    """The update can never be made; names the field."""
+    """The update can never be made; names the field, and says what could be made now instead."""
 
-    def __init__(self, field: str, why: str) -> None:
+    def __init__(self, field: str, why: str, phase: Phase) -> None:
         super().__init__(why)
         self.field = field
+        self.phase = phase
+        self.legal = legal_changes(phase)
 
 
 class Service:
@@ -67,10 +73,16 @@ class Service:
         self.lifecycle = lifecycle
         self.ledger = lifecycle.ledger
         self.drain = Drain(config, lifecycle)
+        self.once = Once(lifecycle, self.ledger.keys)
         self.answers = {"YES": 0, "NO": 0}
 
-    async def request(self, client: str, request: ExecutionRequest) -> Document:
-        """Answer a request with offers that are reserved, or with every reason why there are none."""
+    async def request(
+        self, client: str, request: ExecutionRequest, *, uuid: UUID | None = None, direct: bool = False
+    ) -> Document:
+        """Answer a request with offers that are reserved, or with every reason why there are none.
+
+        The offer set gets the uuid, if there is one. What is to run directly gets one offer, to be accepted now.
+        """
         # Locations are looked at on the shared storage, which may be slow: not in the loop.
         reading = await asyncio.to_thread(read_request, request, self.config, self.images)
         snapshot, why = await self._snapshot()
@@ -80,7 +92,10 @@ class Service:
             if snapshot is None:
                 down = refusal(self.config, "platform-down", "the platform does not answer: ${why}", why=why)
                 return Quote(reasons=(*reading.reasons, down))
-            return self._quote(reading, holds_of(reservations, snapshot, now), now)
+            made = self._quote(reading, holds_of(reservations, snapshot, now), now)
+            if direct:
+                return replace(made, offers=made.offers[:1])
+            return within_allowance(self.config, client, made, lambda: held_by(client, reservations, now))
 
         offerset, rows = await self.lifecycle.in_thread(
             self.ledger.reserve,
@@ -89,6 +104,7 @@ class Service:
             program=None if reading.program is None else program_document(reading.program),
             now=now,
             make=make,
+            uuid=uuid,
         )
         if rows:
             self.lifecycle.wake()  # it sleeps until the next expiry, and this may be the first
@@ -117,27 +133,31 @@ class Service:
     async def offerset(self, client: str, uuid: UUID) -> Document:
         """Show an offer set, its offers as they are now."""
         found = await self.lifecycle.in_thread(self.ledger.offerset, uuid)
+        if found is not None and found[0].client == client and any(self._is_over(row) for row in found[1]):
+            found = await self._expired(self.ledger.offerset, uuid)
         if found is None or found[0].client != client:
-            raise Unknown(f"no offer set {uuid}")
+            raise NotYours(f"{uuid} is no offer set of yours")
         return offerset_document(self.config, *found)
 
     async def session(self, client: str, uuid: UUID) -> Document:
         """Show a session."""
-        found = await self.lifecycle.in_thread(self.ledger.session, uuid)
-        if found is None or found[0].client != client:
-            raise Unknown(f"no session {uuid}")
-        return session_document(self.config, *found)
+        return session_document(self.config, *await self._found(client, uuid))
+
+    async def standing(self, client: str, uuid: UUID) -> Document:
+        """Tell where a session stands, and what is legal there."""
+        phase = (await self._found(client, uuid))[0].phase
+        return {"phase": str(phase), "legal": legal_changes(phase)}
 
     async def update(self, client: str, uuid: UUID, update: object) -> Document:
         """Accept, reject or cancel.
 
         Raises BadUpdate where no session takes such an update, and IllegalUpdate where this one does not now.
         """
-        row = await self._row(client, uuid)
+        row = (await self._found(client, uuid))[0]
         if not isinstance(update, EnumValueUpdate):
-            raise BadUpdate("kind", f"only {kinds.ENUM_VALUE_UPDATE} is taken")
+            raise BadUpdate("kind", f"only {kinds.ENUM_VALUE_UPDATE} is taken", row.phase)
         if update.path.removeprefix("/") != "phase":
-            raise BadUpdate("path", "only /phase can be changed")
+            raise BadUpdate("path", "only /phase can be changed", row.phase)
         try:
             match update.value:
                 case "ACCEPTED":
@@ -147,18 +167,28 @@ class Service:
                 case "CANCELLED":
                     await self._cancel(client, row)
                 case _:
-                    raise BadUpdate("value", "must be ACCEPTED, REJECTED or CANCELLED")
+                    raise BadUpdate("value", "must be ACCEPTED, REJECTED or CANCELLED", row.phase)
         except IllegalChange as error:
             raise IllegalUpdate(str(error), error.phase) from error
         self.lifecycle.wake()
         log.info("update", client=client, session=str(uuid), value=update.value)
         return await self.session(client, uuid)
 
-    async def _row(self, client: str, uuid: UUID) -> SessionRow:
+    async def _found(self, client: str, uuid: UUID) -> tuple[SessionRow, OfferSetRow, list[Event]]:
         found = await self.lifecycle.in_thread(self.ledger.session, uuid)
+        if found is not None and found[0].client == client and self._is_over(found[0]):
+            found = await self._expired(self.ledger.session, uuid)
         if found is None or found[0].client != client:
-            raise Unknown(f"no session {uuid}")
-        return found[0]
+            raise NotYours(f"{uuid} is no session of yours")
+        return found
+
+    def _is_over(self, row: SessionRow) -> bool:
+        return row.phase is Phase.OFFERED and row.expires <= self.lifecycle.clock()
+
+    async def _expired(self, read: Callable[[UUID], _T], uuid: UUID) -> _T:
+        """Read again what nobody has seen to be over yet: what is shown is what can be done with it."""
+        await self._expire()
+        return await self.lifecycle.in_thread(read, uuid)
 
     async def _accept(self, client: str, row: SessionRow) -> None:
         now = self.lifecycle.clock()
@@ -191,81 +221,76 @@ class Service:
         )
 
     async def _refuse(self, row: SessionRow) -> None:
-        phase = (await self._row(row.client, row.uuid)).phase
+        phase = (await self._found(row.client, row.uuid))[0].phase
         raise IllegalChange(phase, f"the session is {phase}")
 
-    async def stdout(self, client: str, uuid: UUID) -> OpenFile:
-        """Open what the job has written so far to its standard output.
+    async def log(self, client: str, uuid: UUID, name: Literal["stdout", "stderr"]) -> OpenFile:
+        """Open what the job has written so far to its standard output or error.
 
         Raises FileNotFoundError where there is nothing yet.
         """
-        row = await self._row(client, uuid)
+        row = (await self._found(client, uuid))[0]
         directory = self.lifecycle.directory(uuid)
         if row.phase is Phase.AVAILABLE and row.job_id is not None:
             # While the platform does not answer, what is there already is all there is to show.
             with suppress(PlatformDown, TimeoutError):
                 async with asyncio.timeout(ANSWER_WITHIN):
                     await self.lifecycle.platform.peek(row.job_id, directory)
-        return await asyncio.to_thread(open_below, directory, "stdout.log")
+        return await asyncio.to_thread(open_below, directory, f"{name}.log")
 
     async def outputs(self, client: str, uuid: UUID) -> list[Mapping[str, object]]:
         """List the job's results."""
-        await self._row(client, uuid)
+        await self._found(client, uuid)
         listed = await asyncio.to_thread(list_below, self.lifecycle.directory(uuid) / "outputs")
         return [{"name": name, "size": size} for name, size in listed]
 
     async def output(self, client: str, uuid: UUID, name: str) -> OpenFile:
         """Open one of the job's results; raises FileNotFoundError where there is none of that name."""
-        await self._row(client, uuid)
+        await self._found(client, uuid)
         return await asyncio.to_thread(open_below, self.lifecycle.directory(uuid) / "outputs", name)
 
-    async def capabilities(self) -> Document:
+    async def offerset_if_any(self, client: str, uuid: UUID) -> Document | None:
+        """Show an offer set that may never have come to be."""
+        with suppress(NotYours):
+            return await self.offerset(client, uuid)
+        return None
+
+    async def sessions(self, client: str, page: Page) -> Document:
+        """List a client's sessions."""
+        await self._expire()
+        after = None if page.after is None else (page.after.created, page.after.uuid)
+        found = await self.lifecycle.in_thread(self.ledger.lists.sessions, client, page.phases, after, page.limit + 1)
+        document: Document = {
+            "sessions": [session_document(self.config, row, asked, ()) for row, asked in found[: page.limit]]
+        }
+        if len(found) > page.limit:
+            last = found[page.limit - 1][0]
+            document["next"] = page.next(f"{self.config.url}/sessions", Position(last.created, last.uuid))
+        return document
+
+    async def offersets(self, client: str, page: Page) -> Document:
+        """List a client's offer sets."""
+        await self._expire()
+        after = None if page.after is None else (page.after.created, page.after.uuid)
+        found = await self.lifecycle.in_thread(self.ledger.lists.offersets, client, after, page.limit + 1)
+        document: Document = {"offersets": [offerset_document(self.config, *each) for each in found[: page.limit]]}
+        if len(found) > page.limit:
+            last = found[page.limit - 1][0]
+            document["next"] = page.next(f"{self.config.url}/offersets", Position(last.created, last.uuid))
+        return document
+
+    async def _expire(self) -> None:
+        await self.lifecycle.in_thread(self.ledger.expire, self.lifecycle.clock())
+
+    async def capabilities(self, client: str) -> Document:
         """Tell what the platform may use, what of it is in use, reserved and free, prices and kinds."""
-        config = self.config
         snapshot, why = await self._snapshot()
         now = self.lifecycle.clock()
-        reservations = await self.lifecycle.in_thread(self.ledger.reservations)
-        document: Document = {
-            "name": config.name,
-            "kind": config.kind,
-            "time": format_instant(now),
-            "quota": {**config.quota.model_dump(), "jobs": config.limits.jobs},
-            "limits": {**config.limits.model_dump(), "walltime": format_duration(config.limits.walltime)},
-            "costs": config.costs,
-            "metrics": config.metrics,
-            "offers": {"expire_after": format_duration(config.offers.expire_after)},
-            "images": list(self.images.names),
-            "kinds": [
-                kinds.DOCKER_CONTAINER,
-                kinds.SINGULARITY_CONTAINER,
-                kinds.SIMPLE_COMPUTE,
-                kinds.SIMPLE_STORAGE,
-                kinds.SIMPLE_DATA,
-                kinds.SIMPLE_VOLUME_MOUNT,
-                kinds.SIMPLE_COST,
-                kinds.SIMPLE_METRIC,
-            ],
-            "media_types": list(codecs.MEDIA_TYPES),
-        } | await self.drain.document(snapshot)
+        document = capabilities(self.config, self.images, client, now) | await self.drain.document(snapshot)
         if snapshot is None:
             return document | {"platform": {"answers": False, "why": why}}
-        used = Amount()
-        for job in snapshot.jobs:
-            if not job.state.ended:
-                used += Amount(job.cores, job.memory_gib, job.disc_gb, 1)
-        held = Amount()
-        for hold in holds_of(reservations, snapshot, now):
-            # What an offer for now keeps begins this moment.
-            if hold.start <= now and (hold.end is None or hold.end > now):
-                held += hold.amount
-        quota = Amount(config.quota.cores, config.quota.memory_gib, config.quota.disc_gb, config.limits.jobs)
-        nothing = Amount()
-        return document | {
-            "platform": {"answers": True, "observed": format_instant(snapshot.taken)},
-            "in_use": asdict(used),
-            "reserved": asdict((held - used).most(nothing)),
-            "free": asdict((quota - held.most(used)).most(nothing)),
-        }
+        reservations = await self.lifecycle.in_thread(self.ledger.reservations)
+        return document | use(self.config, snapshot, reservations, now)
 
     def health(self) -> Document:
         """Tell whether the platform answered when it was last asked."""
