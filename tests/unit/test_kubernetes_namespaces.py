@@ -13,7 +13,7 @@ import kubernetes_namespaces as module
 import pytest
 import yaml
 from ansible.module_utils.kubernetes_api import Api, ApiError, read_kubeconfig
-from ansible.module_utils.namespace_plan import KINDS
+from ansible.module_utils.namespace_objects import KINDS
 
 Object = dict[str, Any]
 PATH = re.compile(
@@ -102,6 +102,9 @@ def parameters(*names: str, **changes: Any) -> Object:
         "job_factor": 5,
         "prune": True,
         "max_deletions": 3,
+        "drain": "refuse",
+        "drain_timeout": 5,
+        "protected": [],
     } | changes
 
 
@@ -135,7 +138,15 @@ def test_only_what_differs_is_written() -> None:
     values["namespaces"][0]["quota"]["cores"] = 8
     result = run(cluster, values)
     assert [method for method, _ in cluster.writes] == ["PATCH"]
-    assert result["plan"] == [{"action": "update", "kind": "ResourceQuota", "namespace": "a", "name": "quota"}]
+    assert result["plan"] == [
+        {
+            "action": "update",
+            "kind": "ResourceQuota",
+            "namespace": "a",
+            "name": "quota",
+            "says": "update ResourceQuota a/quota",
+        }
+    ]
     [entry] = result["diff"]
     assert "limits.cpu: '4'" in entry["before"]
     assert "limits.cpu: '8'" in entry["after"]
@@ -181,12 +192,73 @@ def test_a_namespace_with_running_pods_is_not_deleted(phase: str, refused: bool)
     cluster.objects["pods", "a", "p"] = {"metadata": {"name": "p"}, "status": {"phase": phase}}
     cluster.writes.clear()
     if refused:
-        with pytest.raises(ValueError, match="a: p"):
+        with pytest.raises(ValueError, match="a: pod p"):
             run(cluster, parameters())
         assert cluster.writes == []
     else:
         run(cluster, parameters())
         assert cluster.objects == {}
+
+
+def busy(cluster: Cluster, namespace: str) -> None:
+    """Give a namespace a job with a pod."""
+    owner = {"kind": "Job", "name": "j"}
+    cluster.objects["jobs", namespace, "j"] = {"metadata": {"name": "j"}, "status": {"active": 1}}
+    cluster.objects["pods", namespace, "j-1"] = {
+        "metadata": {"name": "j-1", "ownerReferences": [owner]},
+        "status": {"phase": "Running"},
+    }
+
+
+def test_jobs_that_run_are_named_not_their_pods() -> None:
+    cluster = Cluster()
+    run(cluster, parameters("a"))
+    busy(cluster, "a")
+    with pytest.raises(ValueError, match=r"\(a: job j\)\. Wait for them"):
+        run(cluster, parameters())
+
+
+def test_waiting_closes_the_namespace_and_gives_up() -> None:
+    cluster = Cluster()
+    run(cluster, parameters("a"))
+    busy(cluster, "a")
+    values = parameters("b", drain="wait", drain_timeout=0)
+    predicted = run(cluster, values, check=True)
+    assert predicted["jobs"] == ["job j in a"]
+    with pytest.raises(ApiError, match="after 0 s there are still job j in a, which takes no new jobs"):
+        run(cluster, values)
+    assert cluster.objects["resourcequotas", "a", "quota"]["spec"]["hard"]["count/jobs.batch"] == "0"
+    assert ("namespaces", "", "b") in cluster.objects
+    run(cluster, parameters("a", "b"))
+    assert cluster.objects["resourcequotas", "a", "quota"]["spec"]["hard"]["count/jobs.batch"] == "20"
+
+
+def test_cancelling_deletes_the_jobs_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster()
+    run(cluster, parameters("a"))
+    busy(cluster, "a")
+    asked = cluster.request
+
+    def collected(method: str, path: str, **kwargs: Any) -> Object:
+        if method == "DELETE" and path.endswith("/jobs/j"):
+            cluster.objects.pop(("pods", "a", "j-1"))
+        return asked(method, path, **kwargs)
+
+    monkeypatch.setattr(cluster, "request", collected)
+    cluster.writes.clear()
+    run(cluster, parameters(drain="cancel"))
+    assert cluster.writes[:2] == [
+        ("PATCH", "/api/v1/namespaces/a/resourcequotas/quota"),
+        ("DELETE", "/apis/batch/v1/namespaces/a/jobs/j"),
+    ]
+    assert cluster.objects == {}
+
+
+def test_a_protected_namespace_stays() -> None:
+    cluster = Cluster()
+    run(cluster, parameters("a"))
+    with pytest.raises(ValueError, match="nothing was changed: namespace a would be deleted and is protected"):
+        run(cluster, parameters(protected=["a"]))
 
 
 def test_bad_values_are_refused_before_anything_is_asked() -> None:

@@ -7,19 +7,17 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from ansible.module_utils.namespace_plan import (
+from ansible.module_utils.namespace_objects import (
     KINDS,
     Key,
     comparable,
     desired_objects,
-    disturbed,
     faults,
     labels,
-    make_plan,
     quantity,
-    refusal,
     selector,
 )
+from ansible.module_utils.namespace_plan import disturbed, make_plan, refusals
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -260,15 +258,59 @@ def test_an_object_that_is_no_longer_part_of_a_platform_goes() -> None:
 def test_too_many_deletions_are_refused() -> None:
     current = served(desired(*[platform(f"vp-{number}") for number in range(4)]))
     steps = make_plan({}, current, prune=True)
-    assert "more than max_deletions (3)" in refusal(steps, {}, 3)
-    assert "vp-0, vp-1, vp-2, vp-3" in refusal(steps, {}, 3)
-    assert refusal(steps, {}, 4) == ""
+    [reason] = refusals(steps, {}, max_deletions=3)
+    assert "more than max_deletions (3)" in reason
+    assert "vp-0, vp-1, vp-2, vp-3" in reason
+    assert refusals(steps, {}, max_deletions=4) == []
+
+
+def test_protected_namespaces_are_never_deleted() -> None:
+    steps = make_plan({}, served(desired()), prune=True)
+    assert refusals(steps, {}, max_deletions=3, protected=["vp-1", "vp-9"]) == [
+        "namespace vp-1 would be deleted and is protected"
+    ]
+    assert refusals(steps, {}, max_deletions=3, protected=["vp-9"]) == []
 
 
 def test_nothing_is_deleted_where_pods_run() -> None:
     steps = make_plan({}, served(desired()), prune=True)
-    assert "vp-1: a, b" in refusal(steps, {"vp-1": ["b", "a"]}, 3)
-    assert refusal(steps, {"vp-1": []}, 3) == ""
+    [reason] = refusals(steps, {"vp-1": ["job a", "pod b"]}, max_deletions=3)
+    assert "vp-1: job a, pod b" in reason
+    assert refusals(steps, {"vp-1": ["job a"]}, max_deletions=3, drain="wait") == []
+    assert refusals(steps, {"vp-1": []}, max_deletions=3) == []
+
+
+@pytest.mark.parametrize("drain", ["wait", "cancel"])
+def test_draining_comes_after_what_is_new_and_before_what_no_job_survives(drain: str) -> None:
+    current = served(desired(platform("vp-1"), platform("vp-2")))
+    wanted = desired(platform("vp-2", uid=7), platform("vp-3"))
+    steps = make_plan(wanted, current, prune=True, drain=drain)
+    close, empty, namespace, volume = steps[-4:]
+    assert [str(step) for step in (close, empty, namespace, volume)] == [
+        "close ResourceQuota vp-1/quota",
+        f"{'cancel' if drain == 'cancel' else 'wait for'} the jobs in vp-1",
+        "delete Namespace vp-1",
+        "delete PersistentVolume caesar-vp-1-storage",
+    ]
+    assert {step.action for step in steps[:-4]} == {"create", "update"}
+    assert close.wanted is not None
+    hard = current["ResourceQuota", "vp-1", "quota"]["spec"]["hard"]
+    assert close.wanted["spec"]["hard"] == hard | {"count/jobs.batch": "0"}
+    assert labels("caesar").items() <= close.wanted["metadata"]["labels"].items()
+    # What is closed already is not closed again, and is opened where it comes back.
+    closed = carried_out([close], current)
+    assert "close" not in {step.action for step in make_plan(wanted, closed, prune=True, drain=drain)}
+    [opened] = make_plan(desired(platform("vp-1"), platform("vp-2")), closed, prune=True, drain=drain)
+    assert (opened.action, opened.key) == ("update", ("ResourceQuota", "vp-1", "quota"))
+
+
+def test_a_namespace_whose_storage_is_made_anew_is_opened_again() -> None:
+    current = served(desired())
+    current["PersistentVolumeClaim", "vp-1", "storage"]["status"]["phase"] = "Lost"
+    steps = make_plan(desired(), current, prune=True, drain="wait")
+    assert [step.action for step in steps] == ["close", "wait", "replace", "replace", "open"]
+    reached = carried_out(steps, current)
+    assert make_plan(desired(), reached, prune=True, drain="wait") == []
 
 
 @pytest.mark.parametrize(
@@ -318,6 +360,8 @@ def carried_out(steps: list[Any], current: dict[Key, Object]) -> dict[Key, Objec
     """What a cluster has after a plan."""
     result = dict(current)
     for step in steps:
+        if step.action in ("wait", "cancel"):
+            continue
         if step.action == "delete":
             result.pop(step.key)
             if step.key[0] == "Namespace":
@@ -327,13 +371,18 @@ def carried_out(steps: list[Any], current: dict[Key, Object]) -> dict[Key, Objec
     return result
 
 
-@given(PLATFORMS, PLATFORMS)
-def test_a_plan_leads_to_what_is_wanted(before: list[Object], after: list[Object]) -> None:
-    wanted, current = desired_objects(after, instance="i", storage_path="/s", job_factor=5), {}
+@given(PLATFORMS, PLATFORMS, st.sampled_from(["refuse", "wait"]), st.integers(0, 60))
+def test_a_plan_leads_to_what_is_wanted_also_where_it_was_interrupted(
+    before: list[Object], after: list[Object], drain: str, cut: int
+) -> None:
+    wanted = desired_objects(after, instance="i", storage_path="/s", job_factor=5)
     current = served(desired_objects(before, instance="i", storage_path="/s", job_factor=5))
-    reached = carried_out(make_plan(wanted, current, prune=True), current)
-    assert set(reached) == set(wanted)
-    assert make_plan(wanted, reached, prune=True) == []
+    steps = make_plan(wanted, current, prune=True, drain=drain)
+    half = carried_out(steps[:cut], current)
+    for state, rest in ((current, steps), (half, make_plan(wanted, half, prune=True, drain=drain))):
+        reached = carried_out(rest, state)
+        assert set(reached) == set(wanted)
+        assert make_plan(wanted, reached, prune=True, drain=drain) == []
 
 
 @given(PLATFORMS)

@@ -57,7 +57,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.kubernetes_api import Api, ApiError, read_kubeconfig
-from ansible.module_utils.namespace_plan import KINDS, TOKEN, selector
+from ansible.module_utils.namespace_objects import KINDS, TOKEN, selector
 
 
 def read_credentials(api: Api, instance: str, namespaces: list[str]) -> dict[str, dict[str, str]]:

@@ -54,9 +54,29 @@ options:
     type: bool
     default: true
   max_deletions:
-    description: Namespaces that one run may delete.
+    description: Namespaces that one run may delete. With more to delete nothing is changed and the module fails.
     type: int
     default: 3
+  drain:
+    description:
+      - What happens to jobs in namespaces that would be deleted, or whose storage must be made anew. V(refuse) names
+        them and changes nothing.
+      - V(wait) lets no new jobs in (C(count/jobs.batch=0)) and waits for those that are there; V(cancel) cancels them.
+        What is new or changed is done before.
+    type: str
+    choices: [refuse, wait, cancel]
+    default: refuse
+  drain_timeout:
+    description:
+      - Seconds to wait until no jobs are left (two minutes at most for V(cancel)). Afterwards the module fails, having
+        deleted nothing; the namespaces stay closed until they are in the list again or a later run has deleted them.
+    type: int
+    default: 3600
+  protected:
+    description: Namespaces that are never deleted, whatever the list says.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     support: full
@@ -85,189 +105,38 @@ plan:
   description: What was done, or would be in check mode, in that order.
   type: list
   elements: dict
-  sample: [{action: update, kind: ResourceQuota, namespace: k8s-namespace-001, name: quota}]
+  sample:
+    - action: update
+      kind: ResourceQuota
+      namespace: k8s-namespace-001
+      name: quota
+      says: update ResourceQuota k8s-namespace-001/quota
   returned: always
+jobs:
+  description: Jobs, and pods without one, of the namespaces that were, or would be, deleted.
+  type: list
+  elements: str
+  returned: where there are any
 """
 
-import time
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import yaml
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kubernetes_api import CONNECTIONS, Api, ApiError, Object, read_kubeconfig
-from ansible.module_utils.namespace_plan import (
-    KINDS,
-    MANAGER,
-    Key,
-    Step,
-    comparable,
-    desired_objects,
-    disturbed,
-    faults,
-    key_of,
-    labels,
-    make_plan,
-    makes_volumes,
-    refusal,
-    selector,
-    shown,
-)
-
-#: A namespace that is deleted takes some seconds: its pods are stopped first.
-DELETION_SECONDS = 120.0
-
-
-def read_current(api: Api, instance: str, storage: Mapping[str, Any] | None = None) -> dict[Key, Object]:
-    """Everything that carries the testbed's labels, without what is being deleted already."""
-
-    def read(kind: str) -> list[Object]:
-        try:
-            items = api.list_all(KINDS[kind].path(), selector(instance), KINDS[kind].only)
-        except ApiError as error:
-            # Who makes no volumes needs no right to them.
-            if error.status == 403 and kind == "PersistentVolume" and not makes_volumes(storage or {}):
-                return []
-            raise
-        return [item | {"kind": kind} for item in items]  # a list's items do not name their kind
-
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
-        found = [item for items in pool.map(read, KINDS) for item in items]
-    leaving = {item["metadata"]["name"] for item in found if item["kind"] == "Namespace" and _is_leaving(item)}
-    return {
-        key_of(item): item
-        for item in found
-        if not _is_leaving(item) and item["metadata"].get("namespace") not in leaving
-    }
-
-
-def _is_leaving(item: Object) -> bool:
-    return "deletionTimestamp" in item["metadata"]
-
-
-def _gone(api: Api, key: Key) -> None:
-    """Wait until an object that is being deleted is no more; raises ApiError where it stays."""
-    path = KINDS[key[0]].path(key[1], key[2])
-    deadline = time.monotonic() + DELETION_SECONDS
-    while True:
-        try:
-            found = api.request("GET", path)
-        except ApiError as error:
-            if error.status == 404:
-                return
-            raise
-        if not _is_leaving(found):
-            return
-        if time.monotonic() > deadline:
-            conditions = (found.get("status") or {}).get("conditions") or []
-            reasons = "; ".join(str(entry.get("message")) for entry in conditions if entry.get("status") == "True")
-            raise ApiError(
-                0, f"{key[0]} {key[2]} is still there {DELETION_SECONDS:.0f} s after its deletion: {reasons}"
-            )
-        time.sleep(0.2)
-
-
-def _apply(api: Api, step: Step, dry: bool) -> None:
-    """Server-side apply; then, where somebody added to what is ours to say, put the whole in its place."""
-    if step.wanted is None:
-        raise ValueError(f"{step} has nothing to apply")
-    kind, namespace, name = step.key
-    path = KINDS[kind].path(namespace, name)
-    query = {"fieldManager": MANAGER, "force": "true"} | ({"dryRun": "All"} if dry else {})
-    got = api.request("PATCH", path, query=query, body=step.wanted, content_type="application/apply-patch+yaml")
-    if comparable(got, step.wanted) == comparable(step.wanted, step.wanted) or dry:
-        return
-    whole = got | {key: value for key, value in step.wanted.items() if key not in ("metadata", "apiVersion", "kind")}
-    # Whatever version it has: controllers write their status into the same object meanwhile.
-    for field in ("managedFields", "resourceVersion"):
-        whole["metadata"].pop(field, None)
-    api.request("PUT", path, query={"fieldManager": MANAGER}, body=whole)
-
-
-def _delete(api: Api, key: Key, dry: bool) -> None:
-    try:
-        api.request("DELETE", KINDS[key[0]].path(key[1], key[2]), query={"dryRun": "All"} if dry else None)
-    except ApiError as error:
-        if error.status != 404:
-            raise
-
-
-def _each(steps: Iterable[Step], act: Callable[[Step], None]) -> None:
-    """Do steps that do not depend on one another, several at once; the error of one names it."""
-
-    def do(step: Step) -> None:
-        try:
-            act(step)
-        except ApiError as error:
-            raise ApiError(error.status, f"{step}: {error.message}") from error
-
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
-        list(pool.map(do, steps))
-
-
-def carry_out(api: Api, steps: list[Step], dry: bool) -> None:
-    """Do what the plan says, kind by kind.
-
-    Args:
-        api: the cluster.
-        steps: the plan.
-        dry: let the server try without keeping anything.
-
-    Raises:
-        ApiError: where a step fails; those before it are done.
-    """
-    new = {step.key[2] for step in steps if step.action == "create" and step.key[0] == "Namespace"}
-    _each((step for step in steps if step.action == "delete"), lambda step: _delete(api, step.key, dry))
-    # Claims hold their volumes: they go first.
-    replaced = sorted((step for step in steps if step.action == "replace"), key=lambda step: step.key[0], reverse=True)
-    for _, group in groupby(replaced, key=lambda step: step.key[0]):
-        _each(group, lambda step: _delete(api, step.key, dry))
-    if not dry:
-        _each((step for step in steps if step.action in ("delete", "replace")), lambda step: _gone(api, step.key))
-        _each((step for step in steps if step.key[2] in new), lambda step: _gone(api, step.key))
-    changes = [step for step in steps if step.action in ("create", "update") or (step.action == "replace" and not dry)]
-    for _, group in groupby(changes, key=lambda step: step.key[0]):
-        # Nothing can be tried in a namespace that is not there yet.
-        _each((step for step in group if not (dry and step.key[1] in new)), lambda step: _apply(api, step, dry))
-
-
-def strangers(api: Api, steps: list[Step], instance: str) -> list[str]:
-    """Namespaces that the plan would make, but that somebody else has made already."""
-    found = []
-    for step in steps:
-        if step.action != "create" or step.key[0] != "Namespace":
-            continue
-        try:
-            item = api.request("GET", KINDS["Namespace"].path(name=step.key[2]))
-        except ApiError as error:
-            if error.status != 404:
-                raise
-            continue
-        theirs = item["metadata"].get("labels") or {}
-        if any(theirs.get(key) != value for key, value in labels(instance).items()):
-            found.append(step.key[2])
-    return found
-
-
-def running_pods(api: Api, namespaces: list[str]) -> dict[str, list[str]]:
-    """Names of the pods of each namespace that have not ended."""
-    return {
-        namespace: [
-            pod["metadata"]["name"]
-            for pod in api.list_all(f"/api/v1/namespaces/{namespace}/pods")
-            if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
-        ]
-        for namespace in namespaces
-    }
+from ansible.module_utils.kubernetes_api import Api, ApiError, read_kubeconfig
+from ansible.module_utils.namespace_calls import carry_out, in_use, read_current, strangers
+from ansible.module_utils.namespace_objects import desired_objects, faults, shown
+from ansible.module_utils.namespace_plan import Step, disturbed, make_plan, refusals
 
 
 def difference(steps: list[Step]) -> list[dict[str, str]]:
     """The plan as people read it, one entry for each object."""
     entries = []
     for step in steps:
+        if step.action in ("wait", "cancel"):
+            entries.append({"prepared": f"{step}\n"})
+            continue
         texts = {}
         for side, item in (("before", step.found), ("after", step.wanted)):
             about = step.wanted or step.found
@@ -303,11 +172,17 @@ def run(api: Api | None, parameters: dict[str, Any], check: bool) -> dict[str, A
         storage=parameters["storage"],
     )
     current = read_current(api, instance, parameters["storage"]) if api else {}
-    steps = make_plan(desired, current, prune=parameters["prune"])
+    steps = make_plan(desired, current, prune=parameters["prune"], drain=parameters["drain"])
     result: dict[str, Any] = {
         "changed": bool(steps),
         "plan": [
-            {"action": step.action, "kind": step.key[0], "namespace": step.key[1], "name": step.key[2]}
+            {
+                "action": step.action,
+                "kind": step.key[0],
+                "namespace": step.key[1],
+                "name": step.key[2],
+                "says": str(step),
+            }
             for step in steps
         ],
     }
@@ -316,16 +191,24 @@ def run(api: Api | None, parameters: dict[str, Any], check: bool) -> dict[str, A
     result["diff"] = difference(steps)
     if api is None:
         return result
-    foreign = strangers(api, steps, instance)
-    if foreign:
-        raise ValueError(
-            f"nothing was changed: {', '.join(foreign)} exists and is not this testbed's (it lacks the label "
-            f"app.kubernetes.io/instance={instance}); give the platform another name"
-        )
-    reason = refusal(steps, running_pods(api, disturbed(steps)), parameters["max_deletions"])
-    if reason:
-        raise ValueError(reason)
-    carry_out(api, steps, check)
+    reasons = [
+        f"namespace {name} exists and is not this testbed's (it lacks the label "
+        f"app.kubernetes.io/instance={instance}): give the platform another name"
+        for name in strangers(api, steps, instance)
+    ]
+    running = in_use(api, disturbed(steps))
+    reasons += refusals(
+        steps,
+        running,
+        max_deletions=parameters["max_deletions"],
+        protected=parameters["protected"],
+        drain=parameters["drain"],
+    )
+    if reasons:
+        raise ValueError("nothing was changed: " + "; ".join(reasons))
+    if any(running.values()):
+        result["jobs"] = [f"{name} in {namespace}" for namespace, names in running.items() for name in names]
+    carry_out(api, steps, check, parameters["drain_timeout"])
     if not check:
         left = make_plan(desired, read_current(api, instance, parameters["storage"]), prune=parameters["prune"])
         if left:
@@ -346,6 +229,9 @@ def main() -> None:
             "job_factor": {"type": "int", "default": 5},
             "prune": {"type": "bool", "default": True},
             "max_deletions": {"type": "int", "default": 3},
+            "drain": {"type": "str", "choices": ["refuse", "wait", "cancel"], "default": "refuse"},
+            "drain_timeout": {"type": "int", "default": 3600},
+            "protected": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )

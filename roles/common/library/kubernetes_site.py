@@ -62,7 +62,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.kubernetes_api import CONNECTIONS, Api, ApiError, Object, read_kubeconfig
 from ansible.module_utils.kubernetes_rights import Right, missing_text, needed
-from ansible.module_utils.namespace_plan import CLAIM, KINDS, labels, makes_volumes, volume_of
+from ansible.module_utils.namespace_objects import CLAIM, KINDS, labels, makes_volumes, volume_of
 
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 MANIFEST = "docs/kubernetes-operator.yaml"

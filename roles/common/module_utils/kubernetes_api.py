@@ -10,10 +10,11 @@ import base64
 import json
 import ssl
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import urllib3
@@ -22,7 +23,9 @@ import yaml
 Object = dict[str, Any]
 
 CONNECT_SECONDS = 5.0
-READ_SECONDS = 30.0
+#: What only asks is answered at once, or the server is down; a change may have to wait for others.
+ANSWER_SECONDS = 12.0
+CHANGE_SECONDS = 30.0
 #: Connections that are kept; more at once do not make an API server on two cores faster.
 CONNECTIONS = 6
 
@@ -116,7 +119,6 @@ class Api:
             block=True,
             ssl_context=context,
             retries=False,
-            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
         )
 
     def request(
@@ -136,8 +138,9 @@ class Api:
         url = f"{self.access.server}{path}" + (f"?{urlencode(query)}" if query else "")
         headers = self._headers | ({"Content-Type": content_type} if body is not None else {})
         data = json.dumps(body).encode() if body is not None else None
+        timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS if method == "GET" else CHANGE_SECONDS)
         try:
-            reply = self._pool.request(method, url, body=data, headers=headers)
+            reply = self._pool.request(method, url, body=data, headers=headers, timeout=timeout)
         except urllib3.exceptions.HTTPError as error:
             raise ApiError(0, f"the API server at {self.access.server} does not answer: {error}") from error
         try:
@@ -163,3 +166,18 @@ class Api:
             if not more:
                 return found
             query["continue"] = more
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def parallel(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Call a function for each item, as many at once as there are connections; after an error no more are begun."""
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        futures = [pool.submit(function, item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ansible.module_utils.namespace_plan import KINDS, desired_objects
+from ansible.module_utils.namespace_objects import KINDS, desired_objects
 
 #: Server-side apply asks for patch, and for create where the object is new.
 WRITES = ("get", "create", "patch", "update", "delete")

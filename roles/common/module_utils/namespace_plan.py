@@ -1,388 +1,14 @@
-"""Virtual platforms as namespaces: which objects they are, how they differ from those that are, and what to do.
+"""What turns a cluster's namespaces into those of a list: steps, their order, and what must not be done.
 
 Pure: nothing here asks a cluster.
 """
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Any
 
-Object = dict[str, Any]
-Key = tuple[str, str, str]  # kind, namespace ("" for cluster-wide kinds), name
-
-MANAGER = "caesar-testbed"
-CLAIM = "storage"
-ACCOUNT = "planner"
-TOKEN = "planner-token"  # noqa: S105 - an object's name
-UID = f"{MANAGER}/uid"
-WALLTIME = f"{MANAGER}/walltime-seconds"
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Where the objects of a kind are, and which of their fields are ours to say."""
-
-    version: str
-    plural: str
-    namespaced: bool
-    fields: tuple[str, ...]
-    #: A change of one of these needs a new object.
-    immutable: tuple[str, ...] = ()
-    #: The one name that is asked for; whoever may read secrets of this name need not be allowed to read all.
-    only: str = ""
-
-    def path(self, namespace: str = "", name: str = "") -> str:
-        """Path of the kind, or of one object."""
-        root = f"/api/{self.version}" if "/" not in self.version else f"/apis/{self.version}"
-        parts = [root, *(["namespaces", namespace] if self.namespaced and namespace else []), self.plural]
-        return "/".join([*parts, name] if name else parts)
-
-
-#: In the order in which they are made: what restricts comes before what permits. The claim comes before the quota,
-#: which refuses everything until the controller has counted for the first time.
-KINDS: dict[str, Kind] = {
-    "Namespace": Kind("v1", "namespaces", False, ()),
-    "NetworkPolicy": Kind("networking.k8s.io/v1", "networkpolicies", True, ("spec",)),
-    "LimitRange": Kind("v1", "limitranges", True, ("spec.limits",)),
-    "PersistentVolume": Kind(
-        "v1",
-        "persistentvolumes",
-        False,
-        (
-            "spec.capacity",
-            "spec.accessModes",
-            "spec.persistentVolumeReclaimPolicy",
-            "spec.storageClassName",
-            "spec.hostPath",
-            "spec.nfs",
-            "spec.claimRef.namespace",
-            "spec.claimRef.name",
-            "status.usable",
-        ),
-        immutable=("spec.hostPath", "spec.nfs", "spec.claimRef.namespace", "spec.claimRef.name", "status.usable"),
-    ),
-    "PersistentVolumeClaim": Kind(
-        "v1",
-        "persistentvolumeclaims",
-        True,
-        ("spec.accessModes", "spec.resources.requests", "spec.storageClassName", "spec.volumeName", "status.usable"),
-        immutable=(
-            "spec.accessModes",
-            "spec.resources.requests",
-            "spec.storageClassName",
-            "spec.volumeName",
-            "status.usable",
-        ),
-    ),
-    "ResourceQuota": Kind("v1", "resourcequotas", True, ("spec.hard",)),
-    "ServiceAccount": Kind("v1", "serviceaccounts", True, ("automountServiceAccountToken",)),
-    "Secret": Kind("v1", "secrets", True, ("type",), immutable=("type",), only=TOKEN),
-    "Role": Kind("rbac.authorization.k8s.io/v1", "roles", True, ("rules",)),
-    "RoleBinding": Kind(
-        "rbac.authorization.k8s.io/v1", "rolebindings", True, ("roleRef", "subjects"), immutable=("roleRef",)
-    ),
-}
-PROTECTED = re.compile(r"default|kube-.*")
-
-_UNITS: dict[str, Fraction | int] = {"": 1, "n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 1000)}
-_UNITS |= {unit: 1000**power for power, unit in enumerate("kMGTPE", start=1)}
-_UNITS |= {f"{unit}i": 1024**power for power, unit in enumerate("KMGTPE", start=1)}
-_QUANTITY = re.compile(r"([+-]?\d+(?:\.\d*)?|[+-]?\.\d+)(?:[eE]([+-]?\d+)|([a-zA-Z]{0,2}))")
-#: The fields whose values are quantities.
-_QUANTITIES = frozenset({"hard", "max", "min", "default", "defaultRequest", "capacity", "requests", "limits"})
-
-
-def quantity(text: str | float) -> Fraction:
-    """The value of a Kubernetes quantity: `500m`, `16Gi`, `1e3`, `2`.
-
-    Raises:
-        ValueError: for what is none.
-    """
-    found = _QUANTITY.fullmatch(str(text).strip())
-    if not found or (found.group(3) or "") not in _UNITS:
-        raise ValueError(f"{text!r} is no quantity")
-    if found.group(2):
-        return Fraction(found.group(1)) * Fraction(10) ** int(found.group(2))
-    return Fraction(found.group(1)) * _UNITS[found.group(3) or ""]
-
-
-def labels(instance: str) -> dict[str, str]:
-    """The labels by which a testbed knows its own objects."""
-    return {"app.kubernetes.io/managed-by": MANAGER, "app.kubernetes.io/instance": instance}
-
-
-def selector(instance: str) -> str:
-    """The same as a selector."""
-    return ",".join(f"{key}={value}" for key, value in labels(instance).items())
-
-
-def key_of(item: Object) -> Key:
-    """What tells an object from all others."""
-    metadata = item["metadata"]
-    return str(item["kind"]), str(metadata.get("namespace") or ""), str(metadata["name"])
-
-
-def faults(platforms: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What is wrong with the list, one sentence each, before anything is sent."""
-    found = []
-    seen: set[str] = set()
-    for platform in platforms:
-        name = str(platform.get("name", ""))
-        if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name):
-            found.append(f"{name!r} is no name of a namespace: give lower-case letters, digits and hyphens")
-        if PROTECTED.fullmatch(name):
-            found.append(f"{name!r} is one of Kubernetes' own namespaces: give another name")
-        if name in seen:
-            found.append(f"{name!r} is there twice")
-        seen.add(name)
-        numbers = {
-            "uid": platform.get("uid"),
-            "cpu_allocation_ratio": platform.get("cpu_allocation_ratio", 1),
-            **{f"quota.{key}": (platform.get("quota") or {}).get(key) for key in ("cores", "memory_gib", "disc_gb")},
-            **{
-                f"limits.{key}": (platform.get("limits") or {}).get(key)
-                for key in ("cores", "memory_gib", "walltime_minutes", "jobs")
-            },
-        }
-        for key, value in numbers.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-                found.append(f"{name}: {key} is {value!r}: give a number above zero")
-    return found
-
-
-def desired_objects(
-    platforms: Iterable[Mapping[str, Any]],
-    *,
-    instance: str,
-    storage_path: str,
-    job_factor: int,
-    storage: Mapping[str, Any] | None = None,
-) -> dict[Key, Object]:
-    """All objects of all platforms.
-
-    Args:
-        platforms: each with `name`, `uid`, `quota` (cores, memory_gib, disc_gb), `limits` (cores, memory_gib,
-            walltime_minutes, jobs) and `cpu_allocation_ratio` (1 where it is missing).
-        instance: the testbed's name.
-        storage_path: the shared storage on every node.
-        job_factor: Job objects that may exist for each that may run: those that wait and those that have ended but
-            have not been collected.
-        storage: where the claims' volumes come from: `nfs` (`server`, `path`) or `host_path` for volumes that are made
-            here, `volume` for existing ones by a name with {name} in it, `storage_class`. A directory
-            `storage_path` of the nodes where empty.
-    """
-    objects: dict[Key, Object] = {}
-    for platform in platforms:
-        for item in _objects_of(platform, instance, storage or {"host_path": storage_path}, job_factor):
-            objects[key_of(item)] = item
-    return objects
-
-
-def makes_volumes(storage: Mapping[str, Any]) -> bool:
-    """Whether the volumes are made here, or are somebody else's."""
-    return not storage or "nfs" in storage or "host_path" in storage
-
-
-def volume_of(storage: Mapping[str, Any], platform: str) -> str:
-    """Name of the existing volume of a platform; empty where a class or this testbed makes it."""
-    return str(storage.get("volume") or "").replace("{name}", platform)
-
-
-def _objects_of(
-    platform: Mapping[str, Any], instance: str, storage: Mapping[str, Any], job_factor: int
-) -> Iterable[Object]:
-    name = str(platform["name"])
-    quota, limits = platform["quota"], platform["limits"]
-    ratio = Fraction(str(platform.get("cpu_allocation_ratio", 1)))
-    default_cores, default_mib = min(1, limits["cores"]), min(1024, limits["memory_gib"] * 1024)
-    most = {"cpu": str(limits["cores"]), "memory": f"{limits['memory_gib']}Gi"}
-
-    def item(kind: str, object_name: str, **content: Any) -> Object:
-        metadata: Object = {"name": object_name, "labels": labels(instance)}
-        if KINDS[kind].namespaced:
-            metadata["namespace"] = name
-        metadata |= content.pop("metadata", {})
-        return {"apiVersion": KINDS[kind].version, "kind": kind, "metadata": metadata, **content}
-
-    yield item(
-        "Namespace",
-        name,
-        metadata={
-            "labels": labels(instance)
-            | {
-                "pod-security.kubernetes.io/enforce": "restricted",
-                "pod-security.kubernetes.io/enforce-version": "latest",
-            },
-            "annotations": {UID: str(platform["uid"]), WALLTIME: str(limits["walltime_minutes"] * 60)},
-        },
-    )
-    # Jobs compute; they need nobody and nobody needs them. What names mean they may ask.
-    yield item("NetworkPolicy", "default-deny", spec={"podSelector": {}, "policyTypes": ["Ingress", "Egress"]})
-    yield item(
-        "NetworkPolicy",
-        "allow-dns",
-        spec={
-            "podSelector": {},
-            "policyTypes": ["Egress"],
-            "egress": [
-                {
-                    "to": [
-                        {
-                            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
-                            "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
-                        }
-                    ],
-                    "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}],
-                }
-            ],
-        },
-    )
-    yield item(
-        "LimitRange",
-        "limits",
-        spec={
-            "limits": [
-                {"type": "Pod", "max": most},
-                {
-                    "type": "Container",
-                    "max": most,
-                    "default": {"cpu": str(default_cores), "memory": f"{default_mib}Mi"},
-                    "defaultRequest": {
-                        "cpu": f"{math.ceil(default_cores * 1000 / ratio)}m",
-                        "memory": f"{math.ceil(default_mib / ratio)}Mi",
-                    },
-                },
-            ]
-        },
-    )
-    volume = volume_of(storage, name)
-    if makes_volumes(storage):
-        volume = f"{instance}-{name}-{CLAIM}"
-        source = (
-            {"nfs": dict(storage["nfs"])}
-            if "nfs" in storage
-            else {"hostPath": {"path": storage["host_path"], "type": "Directory"}}
-        )
-        yield item(
-            "PersistentVolume",
-            volume,
-            spec={
-                "capacity": {"storage": f"{quota['disc_gb']}G"},
-                "accessModes": ["ReadWriteMany"],
-                "persistentVolumeReclaimPolicy": "Retain",
-                "storageClassName": "",
-                **source,
-                "claimRef": {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": name, "name": CLAIM},
-            },
-        )
-    # A way to the shared storage, not an amount of it: a claim cannot be resized, and the planner books the disc.
-    yield item(
-        "PersistentVolumeClaim",
-        CLAIM,
-        spec={
-            "accessModes": ["ReadWriteMany"],
-            "resources": {"requests": {"storage": "1G"}},
-            "storageClassName": storage.get("storage_class") or "",
-            # Where a class gives the volume, the cluster writes its name here.
-            **({"volumeName": volume} if volume else {}),
-        },
-    )
-    yield item(
-        "ResourceQuota",
-        "quota",
-        spec={
-            "hard": {
-                "limits.cpu": str(quota["cores"]),
-                "limits.memory": f"{quota['memory_gib']}Gi",
-                "requests.storage": f"{quota['disc_gb']}G",
-                "pods": str(limits["jobs"]),
-                "count/jobs.batch": str(limits["jobs"] * job_factor),
-            }
-        },
-    )
-    yield item("ServiceAccount", ACCOUNT, automountServiceAccountToken=False)
-    yield item(
-        "Secret",
-        TOKEN,
-        metadata={"annotations": {"kubernetes.io/service-account.name": ACCOUNT}},
-        type="kubernetes.io/service-account-token",
-    )
-    yield item(
-        "Role",
-        ACCOUNT,
-        rules=[
-            {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get", "list", "create", "patch", "delete"]},
-            {"apiGroups": [""], "resources": ["pods", "events"], "verbs": ["list"]},
-            {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
-        ],
-    )
-    yield item(
-        "RoleBinding",
-        ACCOUNT,
-        roleRef={"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": ACCOUNT},
-        subjects=[{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": name}],
-    )
-
-
-def _field(item: Mapping[str, Any], path: str) -> Any:
-    if path == "status.usable":
-        # A volume whose claim was deleted by hand is never bound again, nor a claim whose volume was.
-        return (item.get("status") or {}).get("phase") not in ("Released", "Failed", "Lost")
-    value: Any = item
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
-
-
-def _canonical(value: Any, quantities: bool = False) -> Any:
-    if isinstance(value, Mapping):
-        return {
-            key: _canonical(inner, key in _QUANTITIES or (quantities and not isinstance(inner, Mapping)))
-            for key, inner in value.items()
-        }
-    if isinstance(value, list):
-        return [_canonical(inner) for inner in value]
-    if quantities:
-        try:
-            return quantity(value)
-        except ValueError:
-            return value
-    return value
-
-
-def comparable(item: Object, wanted: Object) -> Object:
-    """The part of an object that `wanted` says something about, with equal quantities written alike.
-
-    Labels and annotations of others are left out, so that they are neither shown nor fought over.
-    """
-    kind = KINDS[wanted["kind"]]
-    found: Object = {}
-    for group in ("labels", "annotations"):
-        ours = wanted["metadata"].get(group) or {}
-        theirs = item["metadata"].get(group) or {}
-        if ours:
-            found[f"metadata.{group}"] = {key: theirs[key] for key in ours if key in theirs}
-    for path in kind.fields:
-        value = _field(item, path)
-        if path == "spec.volumeName" and _field(wanted, path) is None:
-            continue
-        # The server leaves some empty texts out and keeps others.
-        found[path] = None if value == "" else _canonical(value, path.rsplit(".", 1)[-1] in _QUANTITIES)
-    return found
-
-
-def shown(item: Object, wanted: Object) -> Object:
-    """The same part as people read it, for a diff."""
-    raw = comparable(item, wanted)
-    for path in KINDS[wanted["kind"]].fields:
-        if path in raw:
-            raw[path] = _field(item, path)
-    return {path: value for path, value in raw.items() if value not in (None, "", {}, True)}
+from ansible.module_utils.namespace_objects import KINDS, Key, Object, comparable, labels
 
 
 def _kept(wanted: Object, found: Object) -> Object:
@@ -396,27 +22,43 @@ def _kept(wanted: Object, found: Object) -> Object:
     return wanted | {"spec": wanted["spec"] | {"claimRef": found["spec"]["claimRef"]}}
 
 
+#: What is deleted after everything else, in this order: it takes jobs and their files away.
+LAST = ("Namespace", "PersistentVolume")
+#: Job objects of a namespace that may exist; none lets no new ones in and leaves those alone that are there.
+JOBS = "count/jobs.batch"
+
+
 @dataclass(frozen=True)
 class Step:
-    """One thing to do."""
+    """One thing to do.
 
-    action: str  # create, update, replace, delete
+    `action` is create, update, replace, delete, close (let no new jobs in), wait or cancel (until no jobs are left),
+    open (let jobs in again).
+    """
+
+    action: str
     key: Key
     wanted: Object | None = None
     found: Object | None = None
 
     def __str__(self) -> str:
         kind, namespace, name = self.key
+        if self.action in ("wait", "cancel"):
+            return f"{'wait for' if self.action == 'wait' else 'cancel'} the jobs in {name}"
         return f"{self.action} {kind} {namespace + '/' if namespace else ''}{name}"
 
 
-def make_plan(desired: Mapping[Key, Object], current: Mapping[Key, Object], *, prune: bool) -> list[Step]:
+def make_plan(
+    desired: Mapping[Key, Object], current: Mapping[Key, Object], *, prune: bool, drain: str = "refuse"
+) -> list[Step]:
     """What turns `current` into `desired`, in the order in which it must be done.
 
     Args:
         desired: from `desired_objects`.
         current: all objects that carry the testbed's labels.
         prune: delete those that are in `current` only.
+        drain: `wait` or `cancel` closes namespaces to new jobs before anything that no job survives, and lets none be
+            left.
     """
     order = {kind: index for index, kind in enumerate(KINDS)}
     steps = []
@@ -445,39 +87,84 @@ def make_plan(desired: Mapping[Key, Object], current: Mapping[Key, Object], *, p
                 steps = [step for step in steps if step.key != key]
                 steps.append(Step("replace", key, wanted, current[key]))
     steps.sort(key=lambda step: order[step.key[0]])
-    if not prune:
-        return steps
     gone = {key[2] for key in current if key[0] == "Namespace" and key not in desired}
     extra = [
         Step("delete", key, found=found)
         for key, found in current.items()
         # What is in a namespace goes with it.
-        if key not in desired and key[1] not in gone
+        if prune and key not in desired and key[1] not in gone
     ]
-    # Rights first; namespaces before the volumes that they hold.
-    ranks = {"Namespace": 1, "PersistentVolume": 2}
-    return sorted(extra, key=lambda step: ranks.get(step.key[0], 0)) + steps
+    # Rights that are no more go first; what is new or changed need not wait until jobs have ended.
+    gentle = [step for step in extra if step.key[0] not in LAST]
+    gentle += [step for step in steps if step.action != "replace"]
+    # Claims before their volumes, namespaces before the volumes that they hold.
+    harsh = [step for step in steps if step.action == "replace"]
+    harsh += sorted((step for step in extra if step.key[0] in LAST), key=lambda step: LAST.index(step.key[0]))
+    before, after = _drain(harsh, desired, current, drain) if drain != "refuse" else ([], [])
+    return [*gentle, *before, *harsh, *after]
 
 
-def refusal(steps: Sequence[Step], running: Mapping[str, Sequence[str]], max_deletions: int) -> str:
-    """Why the plan is not carried out; empty where it is.
+def _closed(
+    namespace: str, desired: Mapping[Key, Object], current: Mapping[Key, Object]
+) -> tuple[Object, Object | None]:
+    """The quota that lets no new jobs into a namespace, and the one that is there."""
+    key = ("ResourceQuota", namespace, "quota")
+    found = current.get(key)
+    like = desired.get(key) or found or {}
+    about = current.get(("Namespace", "", namespace)) or like
+    ours = {name: value for name, value in (about["metadata"].get("labels") or {}).items() if name in labels("")}
+    hard = ((like.get("spec") or {}).get("hard") or {}) | {JOBS: "0"}
+    metadata = {"name": "quota", "namespace": namespace, "labels": ours}
+    return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "spec": {"hard": hard}}, found
+
+
+def _drain(
+    steps: Sequence[Step], desired: Mapping[Key, Object], current: Mapping[Key, Object], how: str
+) -> tuple[list[Step], list[Step]]:
+    """What comes before and after steps that no job survives."""
+    close, empty, reopen = [], [], []
+    for namespace in disturbed(steps):
+        key = ("ResourceQuota", namespace, "quota")
+        wanted, found = _closed(namespace, desired, current)
+        if found is None or comparable(found, wanted) != comparable(wanted, wanted):
+            close.append(Step("close", key, wanted, found))
+        empty.append(Step(how, ("Namespace", "", namespace)))
+        if key in desired:
+            reopen.append(Step("open", key, desired[key], wanted))
+    return [*close, *empty], reopen
+
+
+def refusals(
+    steps: Sequence[Step],
+    running: Mapping[str, Sequence[str]],
+    *,
+    max_deletions: int,
+    protected: Iterable[str] = (),
+    drain: str = "refuse",
+) -> list[str]:
+    """Why the plan is not carried out, one sentence each; none where it is.
 
     Args:
         steps: the plan.
-        running: for each namespace that the plan takes away or takes the storage of, the pods that run there.
+        running: for each namespace that the plan takes away or takes the storage of, what runs there.
         max_deletions: namespaces that one run may delete.
+        protected: namespaces that are never deleted.
+        drain: what happens to what runs; `refuse` makes it a reason.
     """
-    doomed = [step.key[2] for step in steps if step.action == "delete" and step.key[0] == "Namespace"]
-    busy = {name: list(pods) for name, pods in running.items() if pods}
-    if busy:
-        where = "; ".join(f"{name}: {', '.join(sorted(pods))}" for name, pods in sorted(busy.items()))
-        return f"pods run in namespaces that would be deleted or lose their storage, so nothing was changed ({where})"
+    doomed = sorted(step.key[2] for step in steps if step.action == "delete" and step.key[0] == "Namespace")
+    found = [f"namespace {name} would be deleted and is protected" for name in doomed if name in set(protected)]
     if len(doomed) > max_deletions:
-        return (
-            f"{len(doomed)} namespaces would be deleted ({', '.join(sorted(doomed))}), more than max_deletions "
-            f"({max_deletions}), so nothing was changed: raise it if that is meant"
+        found.append(
+            f"{len(doomed)} namespaces would be deleted ({', '.join(doomed)}), more than max_deletions "
+            f"({max_deletions}): raise it if that is meant"
         )
-    return ""
+    busy = [f"{namespace}: {', '.join(names)}" for namespace, names in sorted(running.items()) if names]
+    if busy and drain == "refuse":
+        found.append(
+            f"jobs are in namespaces that would be deleted or lose their storage ({'; '.join(busy)}). Wait for them or "
+            "cancel them, or let it be done with drain: wait or drain: cancel"
+        )
+    return found
 
 
 def disturbed(steps: Sequence[Step]) -> list[str]:
