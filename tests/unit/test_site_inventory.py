@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible.module_utils.site_inventory import site_faults, site_platforms
+from ansible.module_utils.site_inventory import site_faults, site_platforms, told
 
 SLURM = {"kind": "slurm", "parent_account": "caesar", "partition": "batch"}
 KUBE = {
@@ -67,6 +67,22 @@ def test_what_is_made_has_no_keys_of_a_site() -> None:
 
 def test_only_what_exists_already_is_a_site() -> None:
     assert set(site_platforms({"cirasa": SLURM, "kube": KUBE}, {"slurm_controllers": ["slurm"]})) == {"kube"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "faults"),
+    [
+        ({}, []),
+        (None, []),
+        ({"skipped": True}, []),
+        ({"faults": []}, []),
+        ({"faults": ["a", "b"], "failed": False}, ["a", "b"]),
+        ({"unreachable": True, "msg": "no route"}, ["login is not reached by ssh: no route"]),
+        ({"msg": "Missing sudo password"}, ["login: Missing sudo password"]),
+    ],
+)
+def test_what_hosts_answer(answer: dict[str, Any], faults: list[str]) -> None:
+    assert told(answer, "login") == faults
 
 
 def test_nonsense_is_left_to_others() -> None:

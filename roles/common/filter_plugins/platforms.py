@@ -12,7 +12,7 @@ import ansible.module_utils
 ansible.module_utils.__path__.append(str(Path(__file__).parents[1] / "module_utils"))
 
 from ansible.module_utils.platforms import faults, resolve  # noqa: E402
-from ansible.module_utils.site_inventory import site_faults, site_platforms  # noqa: E402
+from ansible.module_utils.site_inventory import site_faults, site_platforms, told  # noqa: E402
 
 
 class FilterModule:
@@ -25,4 +25,5 @@ class FilterModule:
             "inventory_faults": faults,
             "site_faults": site_faults,
             "site_platforms": site_platforms,
+            "site_told": told,
         }

@@ -66,7 +66,7 @@ def account_list(platforms: Sequence[Mapping[str, Any]], submit_factor: int) -> 
                 "GrpTRES": {
                     "cpu": platform["quota"]["cores"],
                     "mem": platform["quota"]["memory_gib"] * MIB_IN_GIB,
-                    "gres/disk": platform["quota"]["disc_gb"],
+                    **_disc(platform),
                 },
                 "GrpJobs": platform["limits"]["jobs"],
                 "GrpSubmitJobs": platform["limits"]["jobs"] * submit_factor,
@@ -79,6 +79,12 @@ def account_list(platforms: Sequence[Mapping[str, Any]], submit_factor: int) -> 
         }
         for platform in platforms
     ]
+
+
+def _disc(platform: Mapping[str, Any]) -> dict[str, int]:
+    """Give the disc's part of the quota; nothing where the site's Slurm does not count discs."""
+    tres = platform.get("physical", {}).get("disc_tres", "gres/disk")
+    return {tres: platform["quota"]["disc_gb"]} if tres else {}
 
 
 def account_users(platforms: Sequence[Mapping[str, Any]], jobs_root: str) -> list[dict[str, Any]]:

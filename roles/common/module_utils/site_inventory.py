@@ -55,6 +55,20 @@ def site_faults(physical: Any, groups: Mapping[str, Sequence[str]]) -> list[str]
     return found
 
 
+def told(answer: Mapping[str, Any] | None, host: str) -> list[str]:
+    """The faults in what one of the modules `slurm_site`, `kubernetes_site` and `site_host` answered.
+
+    A host that does not answer, or that refuses to become root, is a fault too.
+    """
+    if not answer or answer.get("skipped"):
+        return []
+    if "faults" in answer:
+        return list(answer["faults"])
+    if answer.get("unreachable"):
+        return [f"{host} is not reached by ssh: {answer.get('msg', 'no reason given')}"]
+    return [f"{host}: {answer.get('msg', 'no answer')}"]
+
+
 def _text(where: str, value: Any, what: str) -> Iterator[str]:
     if not isinstance(value, str) or not value:
         yield f"{where} is {value!r}: give {what}"
