@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,46 +27,78 @@ def load(role: str, name: str) -> ModuleType:
 planner = load("planner", "planner")
 bundle = load("planner_app_bundle", "planner_app_bundle")
 
-SLURM: dict[str, Any] = {"name": "slurm-account-001", "uid": 20001, "kind": "slurm"}
-KUBERNETES: dict[str, Any] = {"name": "k8s-namespace-001", "uid": 20101, "kind": "kubernetes"}
+SLURM: dict[str, Any] = {"name": "slurm-account-001", "uid": 20001, "kind": "slurm", "planner": True}
+KUBERNETES: dict[str, Any] = {"name": "k8s-namespace-001", "uid": 20101, "kind": "kubernetes", "planner": True}
 
 
-def test_a_platform_that_left_the_list_is_found_by_its_tokens() -> None:
-    found = ["/etc/caesar-planner/old.tokens", "/etc/caesar-planner/slurm-account-001.tokens"]
-    assert planner.names_left(found, [SLURM]) == ["old"]
+def found(path: str, mode: str = "0700", uid: int = 20009, isdir: bool = True) -> dict[str, Any]:
+    """An entry of what the module `find` gives."""
+    return {"path": path, "mode": mode, "uid": uid, "gid": uid, "isdir": isdir}
 
 
-def test_each_platform_has_its_files_and_those_left_go() -> None:
-    credentials = {"k8s-namespace-001": {"server": "https://k", "ca": "PEM", "token": "hunter2"}}
-    entries = {each["path"]: each for each in planner.files([SLURM, KUBERNETES], "/etc/p", credentials, ["old"])}
-    assert {path for path, each in entries.items() if each.get("state") == "absent"} == {
+def leavings(*entries: dict[str, Any], platforms: Sequence[dict[str, Any]] = (SLURM, KUBERNETES)) -> dict[str, Any]:
+    left: dict[str, Any] = planner.leavings(entries, platforms, "/etc/p", "/var/p", "/jobs")
+    return left
+
+
+def test_what_left_the_list_is_found() -> None:
+    left = leavings(
+        found("/etc/p/old.tokens", "0640", 0, False),
+        found("/etc/p/slurm-account-001.tokens", "0640", 0, False),
+        found("/etc/p/other.yml", "0640", 0, False),
+        found("/var/p/old"),
+        found("/var/p/slurm-account-001"),
+        found("/jobs/older"),
+    )
+    assert left == {"planners": ["old"], "directories": ["/jobs/older", "/var/p/old"]}
+
+
+def test_a_planner_that_is_switched_off_leaves_and_its_ledger_stays() -> None:
+    entries = found("/etc/p/slurm-account-001.tokens", "0640", 0, False), found("/var/p/slurm-account-001")
+    left = leavings(*entries, platforms=[SLURM | {"planner": False}])
+    assert left == {"planners": ["slurm-account-001"], "directories": []}
+
+
+def test_what_somebody_else_keeps_there_stays() -> None:
+    entries = found("/jobs/shared", "0755"), found("/jobs/lost", uid=0), found("/jobs/file", isdir=False)
+    assert leavings(*entries) == {"planners": [], "directories": []}
+
+
+def test_the_files_of_a_planner_go_and_that_of_its_tokens_last() -> None:
+    entries = planner.files_left(["old"], "/etc/p", "/var/p/.drained")
+    assert [each["path"] for each in entries] == [
         "/etc/p/old.yml",
-        "/etc/p/old.tokens",
         "/etc/p/old.kubernetes.json",
-    }
+        "/var/p/.drained/old.json",
+        "/etc/p/old.tokens",
+    ]
+    assert {each["state"] for each in entries} == {"absent"}
+
+
+def test_each_platform_has_its_files() -> None:
+    credentials = {"k8s-namespace-001": {"server": "https://k", "ca": "PEM", "token": "hunter2"}}
+    entries = {each["path"]: each for each in planner.files([SLURM, KUBERNETES], "/etc/p", credentials)}
     assert json.loads(entries["/etc/p/k8s-namespace-001.kubernetes.json"]["content"])["token"] == "hunter2"
     assert "/etc/p/slurm-account-001.kubernetes.json" not in entries
 
 
 def test_whatever_holds_a_secret_is_hidden_and_closed() -> None:
     credentials = {"k8s-namespace-001": {"server": "https://k", "ca": "PEM", "token": "hunter2"}}
-    for entry in planner.files([SLURM, KUBERNETES], "/etc/p", credentials, []):
+    for entry in planner.files([SLURM, KUBERNETES], "/etc/p", credentials):
         assert entry["mode"] == "0640"
         assert entry["group"] in entry["path"]
         assert entry.get("secret", False) is not entry["path"].endswith(".yml")
 
 
 def test_a_planner_restarts_for_its_own_files_and_the_shared_ones() -> None:
-    one, other = planner.units([SLURM, KUBERNETES], "/etc/p", [])
+    one, other = planner.units([SLURM, KUBERNETES], "/etc/p")
     assert "/etc/p/slurm-account-001.tokens" in one["restart_on"]
     assert "/etc/p/slurm-account-001.tokens" not in other["restart_on"]
     assert {"/etc/p/images.yml", planner.UNIT} <= set(one["restart_on"]) & set(other["restart_on"])
 
 
 def test_a_planner_left_over_is_stopped() -> None:
-    assert planner.units([], "/etc/p", ["old"]) == [
-        {"name": "planner@old.service", "state": "stopped", "enabled": False}
-    ]
+    assert planner.units_left(["old"]) == [{"name": "planner@old.service", "state": "stopped", "enabled": False}]
 
 
 @pytest.fixture

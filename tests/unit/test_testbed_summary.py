@@ -121,6 +121,15 @@ def test_a_platform_that_does_not_answer_its_planner_is_told() -> None:
     assert "  slurm-account-001: no answer within 2 s" in testbed_summary.platform_lines([PLATFORM], answer)
 
 
+def test_a_drained_platform_and_one_without_a_planner_are_told_apart() -> None:
+    answer = {PLATFORM["name"]: {"reason": "", "free": {}, "drained": {"words": "drained by ops since nine"}}}
+    off = PLATFORM | {"name": "slurm-account-002", "planner": False}
+    lines = testbed_summary.platform_lines([PLATFORM, off], answer)
+    assert lines[2].endswith("drained")
+    assert lines[3].endswith("no planner")
+    assert lines[4:] == ["  slurm-account-001: drained by ops since nine"]
+
+
 @pytest.mark.parametrize(
     ("playbook", "failures", "expected"),
     [

@@ -88,6 +88,13 @@ def machine_lines(names: Sequence[str], addresses: Sequence[str], groups: Mappin
     return table(("machine", "address", "what runs there"), rows)
 
 
+def _free(platform: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
+    """What a platform has free for offers, or why it makes none."""
+    if not platform.get("planner", True):
+        return "no planner"
+    return "drained" if answer.get("drained") else "/".join(sizes(answer.get("free"), "cores", "memory_gib", "disc_gb"))
+
+
 def platform_lines(platforms: Sequence[Mapping[str, Any]], answers: Mapping[str, Any]) -> list[str]:
     """Tell what each virtual platform has, may give to one job and has free; `answers` are the planners' own."""
     rows, troubles = [], []
@@ -96,6 +103,7 @@ def platform_lines(platforms: Sequence[Mapping[str, Any]], answers: Mapping[str,
         answer = answers.get(name) or {}
         below = answer.get("platform") or {}
         reason = answer.get("reason") or ("" if below.get("answers", True) else below.get("why", "does not answer"))
+        reason = (answer.get("drained") or {}).get("words") or reason
         if reason:
             troubles += wrapped("", f"{name}: {reason}", 2)
         rows.append(
@@ -105,7 +113,7 @@ def platform_lines(platforms: Sequence[Mapping[str, Any]], answers: Mapping[str,
                 *sizes(platform["quota"], "cores", "memory_gib", "disc_gb"),
                 *sizes(limits, "cores", "memory_gib", "jobs"),
                 span(str(limits["walltime"])),
-                "/".join(sizes(answer.get("free"), "cores", "memory_gib", "disc_gb")),
+                _free(platform, answer),
             )
         )
     head = ("virtual platform", "on", "cores", "GiB", "GB", "cores", "GiB", "jobs", "walltime", "free now")
@@ -142,9 +150,9 @@ def summary_lines(data: Mapping[str, Any]) -> list[str]:
     lines += machine_lines(data["machines"], data["addresses"], data["groups"])
     lines += ["", *platform_lines(data["platforms"], answers), ""]
     if data.get("planner_address"):
-        ports = [platform["port"] for platform in data["platforms"]]
-        where = ", ".join(f"{platform['name']} :{platform['port']}" for platform in data["platforms"])
-        lines += wrapped("planners", f"http://{data['planner_address']}, {where}" if ports else "none", 11)
+        planned = [platform for platform in data["platforms"] if platform.get("planner", True)]
+        where = ", ".join(f"{platform['name']} :{platform['port']}" for platform in planned)
+        lines += wrapped("planners", f"http://{data['planner_address']}, {where}" if planned else "none", 11)
     if data.get("voter"):
         lines += wrapped("voter", data["voter"], 11)
     lines += ["", *smoke_lines(data.get("smoke") or {}), "", "try"]

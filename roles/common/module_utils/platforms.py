@@ -15,7 +15,7 @@ KINDS = ("slurm", "kubernetes")
 SIZE_KEYS = ("cores", "memory_gib", "disc_gb")
 LIMIT_KEYS = ("cores", "memory_gib", "walltime", "jobs")
 COST_KEYS = ("monetary", "energy", "carbon")
-PLATFORM_KEYS = ("name", "physical_platform", "uid", "port", "quota", "limits", "costs", "metrics")
+PLATFORM_KEYS = ("name", "physical_platform", "uid", "port", "quota", "limits", "costs", "metrics", "planner")
 PHYSICAL_KEYS = {
     "slurm": ("kind", "parent_account", "nodes", *SITE_KEYS["slurm"]),
     "kubernetes": ("kind", "cpu_allocation_ratio", *SITE_KEYS["kubernetes"]),
@@ -69,6 +69,7 @@ def resolve(
             },
             "costs": dict(platform.get("costs") or {}),
             "metrics": dict(platform.get("metrics") or {}),
+            "planner": platform.get("planner", True),
         }
         for platform in virtual
     ]
@@ -224,6 +225,11 @@ def _platform(where: str, platform: Any, physical: Any, sizes: Any) -> Iterator[
     yield from _limits(where, platform.get("limits"), quota)
     yield from _rates(f"{where}.costs", platform.get("costs"), COST_KEYS)
     yield from _rates(f"{where}.metrics", platform.get("metrics"), None)
+    if not isinstance(platform.get("planner", True), bool):
+        yield (
+            f"{where}.planner is {_shown(platform['planner'])}: give true, or false for an account or namespace that "
+            "nobody makes offers for"
+        )
     if isinstance(cluster, Mapping) and cluster.get("kind") == "slurm":
         yield from _held(where, on, quota, platform.get("limits"), cluster, sizes)
 

@@ -19,15 +19,46 @@ def users(platforms: Iterable[Mapping[str, Any]], state_directory: str) -> list[
     ]
 
 
-def names_left(token_files: Iterable[str], platforms: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Name the platforms that a machine has planners of and the list has not, by their files of tokens."""
-    wanted = {platform["name"] for platform in platforms}
-    found = {PurePosixPath(path).name.removesuffix(".tokens") for path in token_files}
-    return sorted(found - wanted)
+def leavings(
+    found: Iterable[Mapping[str, Any]],
+    platforms: Sequence[Mapping[str, Any]],
+    configuration: str,
+    state: str,
+    jobs: str,
+) -> dict[str, list[str]]:
+    """Tell what a machine has of platforms that left the list, or whose planner was switched off in it.
+
+    Args:
+        found: what lies in the three directories, as the module `find` gives it.
+        platforms: the resolved list of all virtual platforms.
+        configuration: where the planners' files lie.
+        state: where their ledgers lie.
+        jobs: where the directories of their jobs lie.
+
+    Returns:
+        Names of the planners that must go, and paths of the directories that nothing uses any more.
+    """
+    names = {platform["name"] for platform in platforms}
+    planned = {platform["name"] for platform in platforms if platform["planner"]}
+    planners: set[str] = set()
+    directories: set[str] = set()
+    for each in found:
+        path = PurePosixPath(each["path"])
+        where = str(path.parent)
+        if where == configuration and path.suffix == ".tokens":
+            planners |= {path.stem} - planned
+        elif where in (state, jobs) and path.name not in names and _own(each):
+            directories.add(str(path))
+    return {"planners": sorted(planners), "directories": sorted(directories)}
+
+
+def _own(found: Mapping[str, Any]) -> bool:
+    """Whether it is a directory as a platform's user has it, and not what somebody else keeps there."""
+    return bool(found["isdir"] and found["mode"] == "0700" and found["uid"] == found["gid"] != 0)
 
 
 def files(
-    platforms: Iterable[Mapping[str, Any]], directory: str, credentials: Mapping[str, Any], left: Iterable[str]
+    platforms: Iterable[Mapping[str, Any]], directory: str, credentials: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Give the platforms' files, for the module `files`.
 
@@ -35,7 +66,6 @@ def files(
         platforms: the resolved list of virtual platforms.
         directory: where the files lie.
         credentials: server, CA and token of each Kubernetes platform's namespace, by the platform's name.
-        left: names of platforms whose files must go.
     """
     entries: list[dict[str, Any]] = []
     for platform in platforms:
@@ -49,14 +79,13 @@ def files(
             content = json.dumps(dict(credentials[name]), indent=2) + "\n"
             path = f"{directory}/{name}.kubernetes.json"
             entries.append({"path": path, "content": content, "secret": True, "mode": "0640", "group": name})
-    entries += [{"path": f"{directory}/{name}{suffix}", "state": "absent"} for name in left for suffix in SUFFIXES]
     return entries
 
 
-def units(platforms: Iterable[Mapping[str, Any]], directory: str, left: Sequence[str]) -> list[dict[str, Any]]:
+def units(platforms: Iterable[Mapping[str, Any]], directory: str) -> list[dict[str, Any]]:
     """Give the services, for the module `services`: each restarts for its own files and what all share."""
     shared = [UNIT, f"{directory}/images.yml"]
-    wanted = [
+    return [
         {
             "name": f"planner@{platform['name']}.service",
             "state": "started",
@@ -65,7 +94,30 @@ def units(platforms: Iterable[Mapping[str, Any]], directory: str, left: Sequence
         }
         for platform in platforms
     ]
-    return wanted + [{"name": f"planner@{name}.service", "state": "stopped", "enabled": False} for name in left]
+
+
+def units_left(names: Iterable[str]) -> list[dict[str, Any]]:
+    """Give the services of planners that must go."""
+    return [{"name": f"planner@{name}.service", "state": "stopped", "enabled": False} for name in names]
+
+
+def files_left(names: Iterable[str], directory: str, drained: str) -> list[dict[str, Any]]:
+    """Give the files of planners that must go; that of its tokens, by which a planner is known, is the last."""
+    suffixes = [suffix for suffix in SUFFIXES if suffix != ".tokens"]
+    return [
+        {"path": path, "state": "absent"}
+        for name in names
+        for path in (
+            *(f"{directory}/{name}{suffix}" for suffix in suffixes),
+            f"{drained}/{name}.json",
+            f"{directory}/{name}.tokens",
+        )
+    ]
+
+
+def absent(names: Iterable[str], directory: str) -> list[dict[str, Any]]:
+    """Give files of these names that must go, for the module `files`."""
+    return [{"path": f"{directory}/{name}", "state": "absent"} for name in names]
 
 
 class FilterModule:
@@ -74,8 +126,11 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Name the filters of this file."""
         return {
+            "planner_absent": absent,
             "planner_files": files,
-            "planner_names_left": names_left,
+            "planner_leavings": leavings,
+            "planner_files_left": files_left,
             "planner_units": units,
+            "planner_units_left": units_left,
             "planner_users": users,
         }
