@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from planner_app.voter.cli import Trouble, VoterClient, connect
+from planner_app.voter.client import Trouble, VoterClient, connect
 from rich.console import Console
 from rich.table import Table
 

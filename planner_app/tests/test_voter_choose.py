@@ -1,33 +1,35 @@
 """The choice: a table of cases, and properties that hold for any answers."""
 
 import itertools
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from planner_app.voter.choose import (
     Answer,
     Candidate,
     Choice,
     Demand,
-    Key,
+    Left,
     Offer,
-    Policy,
     Range,
     Unusable,
     Verdict,
-    amount_of_time,
     choose,
     objection,
-    value,
 )
+from planner_app.voter.policy import DEFAULT_KEYS, Criterion, Key, Policy, Term, alone, measure_of, measure_of_key
+from planner_app.voter.text import amount_of_time
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+# Drawing an example takes long on a machine that has other things to do, which is no fault of the code.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TOLERANCE = timedelta(seconds=5)
 numbers = itertools.count(1)
 
@@ -69,6 +71,14 @@ def reasons(choice: Choice) -> dict[str, str]:
         ("carbon", "green", "least carbon"),
         ("performance", "fast", "fastest"),
         ("performance,carbon", "fast", "fastest"),
+        ("cheapest", "cheap", "cheapest"),
+        ("greenest", "green", "least carbon"),
+        ("fastest", "fast", "fastest"),
+        ("least-loaded", "late", "least loaded"),
+        ("energy,least-loaded", "green", "least energy"),
+        ("monetary+performance/1000", "cheap", "least weighted sum"),
+        ("monetary/0.1+3*performance/50", "fast", "least weighted sum"),
+        ("earliest-start,monetary/0.01+carbon/0.1", "green", "least weighted sum of those that start first"),
     ],
 )
 def test_each_policy_takes_its_own_winner(policy: str, winner: str, why: str) -> None:
@@ -82,7 +92,7 @@ def test_each_policy_takes_its_own_winner(policy: str, winner: str, why: str) ->
                 metrics={"compute-performance": 250.0},
             )
         ),
-        answer(offer("late", start=NOW + HOUR, costs={"monetary": 0.5, "energy": 0.5, "carbon": 5.0})),
+        answer(offer("late", start=NOW + HOUR, costs={"monetary": 0.5, "energy": 0.5, "carbon": 5.0}, load=0.1)),
     ]
     choice = choose(Policy.parse(policy), DEMAND, answers, NOW)
     assert choice.winner is not None
@@ -100,7 +110,7 @@ def test_a_loser_is_told_by_how_much() -> None:
     ]
     assert reasons(choose(Policy(), DEMAND, answers, NOW)) == {
         "a": "first by name of equals",
-        "c": "equal to a, which is first by name",
+        "c": "equal to a, first by name",
         "b": "monetary 0.24, a 0.02",
         "silent": "states no monetary, a does",
         "late": "finishes 5 min later than a",
@@ -179,11 +189,68 @@ def test_who_gives_no_offer_is_a_candidate_with_a_reason() -> None:
     }
 
 
+def test_what_is_equal_in_the_policy_is_won_by_who_is_worse_in_nothing() -> None:
+    """`a` is first by name, and everything else is equal but the energy, which the policy does not name."""
+    answers = [
+        answer(offer("a", costs={"monetary": 0.1, "energy": 0.3})),
+        answer(offer("b", costs={"monetary": 0.1, "energy": 0.2})),
+    ]
+    choice = choose(Policy(), DEMAND, answers, NOW)
+    assert reasons(choice) == {"b": "least energy of those that are equal before", "a": "energy 0.3, b 0.2"}
+
+
+def test_a_budget_is_a_hard_limit() -> None:
+    demand = Demand(Range(1, 4), Range(2, 8), HOUR, budgets=(Left("monetary", 0.2, "10 of lee in 1 d"),))
+    choice = choose(
+        Policy.parse("fastest"),
+        demand,
+        [
+            answer(offer("dear", costs={"monetary": 0.3}, metrics={"compute-performance": 250.0})),
+            answer(offer("free", costs={})),
+            answer(offer("just", costs={"monetary": 0.2})),
+        ],
+        NOW,
+    )
+    assert reasons(choice) == {
+        "just": "the only one that can",
+        "dear": "monetary cost is 0.3, 0.2 is left of 10 of lee in 1 d",
+        "free": "states no monetary cost, which is to come out of a budget of 10 of lee in 1 d",
+    }
+
+
 def test_an_unknown_policy_names_those_there_are() -> None:
-    with pytest.raises(ValueError, match="no policy 'greenest'; there are: default, earliest-start,"):
-        Policy.parse("greenest")
+    with pytest.raises(ValueError, match=r"no policy 'nicest'; there are: default, earliest-start,.* greenest,"):
+        Policy.parse("nicest")
     assert Policy.parse("default") == Policy()
-    assert Policy.parse("carbon").keys == (Key.CARBON, Key.EARLIEST_FINISH, Key.MONETARY)
+    assert str(Policy.parse("carbon")) == "carbon,earliest-finish,monetary"
+    assert str(Policy.parse("greenest,cheapest")) == "carbon,energy,monetary,earliest-finish"
+    assert str(Policy.parse("ours", {"ours": "2*monetary/0.5+carbon/40, load"})) == (
+        "2*monetary/0.5+carbon/40,load,earliest-finish,monetary"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0*monetary+carbon", "'0' in '0*monetary' must be a number above 0"),
+        ("1.2.3*monetary", "'1.2.3' in '1.2.3*monetary' must be a number above 0"),
+        ("monetary/0+carbon", "'0' in 'monetary/0' must be a number above 0"),
+        ("earliest-start/60+carbon", "'60' in 'earliest-start/60' must be an ISO 8601 duration"),
+        ("monetary+2*monetary", "monetary comes twice in the sum"),
+        ("monetary-carbon", "no policy 'monetary-carbon'"),
+        ("monetary,", "no policy ''"),
+        ("cheapest+carbon", "no policy 'cheapest'"),
+    ],
+)
+def test_a_policy_that_is_wrong_is_told_so(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Policy.parse(text)
+
+
+def test_a_reference_is_the_text_s_else_the_request_s_else_the_configuration_s() -> None:
+    policy = Policy.parse("monetary/0.5+carbon+energy+earliest-finish,load")
+    filled = policy.with_references({Key.CARBON: 40, Key.MONETARY: 7, Key.EARLIEST_FINISH: 3600}, {Key.ENERGY: 0.2})
+    assert str(filled).startswith("monetary/0.5+carbon/40+energy/0.2+earliest-finish/PT1H,load,")
 
 
 @pytest.mark.parametrize(
@@ -209,13 +276,14 @@ offers = st.builds(
     expires=few([NOW + HOUR, NOW + HOUR, NOW, NOW - HOUR]),
     costs=st.dictionaries(few(["monetary", "energy", "carbon"]), few([0.0, 0.1, 0.2, 5.0])),
     metrics=st.dictionaries(few(["compute-performance"]), few([0.0, 90.0, 120.0])),
+    load=few([None, 0.0, 0.25, 0.9]),
 )
 
 
 @st.composite
 def some_answers(draw: st.DrawFn) -> list[Answer]:
     by_planner: dict[str, list[Offer]] = {}
-    for one in draw(st.lists(offers, max_size=12, unique_by=lambda o: o.uuid)):
+    for one in draw(st.lists(offers, max_size=8, unique_by=lambda o: o.uuid)):
         by_planner.setdefault(one.planner, []).append(one)
     clocks = draw(st.dictionaries(planners, few([None, timedelta(0), timedelta(seconds=2), HOUR])))
     answers = [
@@ -237,7 +305,11 @@ def some_answers(draw: st.DrawFn) -> list[Answer]:
     return answers
 
 
-policies = st.lists(few(list(Key)), min_size=1, unique=True).map(lambda keys: Policy(tuple(keys)))
+terms = st.builds(Term, few(list(Key)), few([1.0, 0.5, 3.0]), few([0.1, 60.0, 3600.0]))
+criteria = few(list(Key)).map(alone) | st.lists(terms, min_size=1, max_size=4, unique_by=lambda term: term.key).map(
+    lambda some: Criterion(tuple(some))
+)
+policies = st.lists(criteria, min_size=1, max_size=4, unique=True).map(lambda some: Policy(tuple(some)))
 demands = st.builds(
     Demand,
     cores=few([Range(1, 4), Range(2, 2), Range(0)]),
@@ -246,6 +318,7 @@ demands = st.builds(
     start=few([None, (NOW, NOW + 2 * HOUR)]),
     max_costs=st.dictionaries(few(["monetary", "carbon"]), few([0.1, 1.0])),
     min_metrics=st.dictionaries(few(["compute-performance"]), few([90.0])),
+    budgets=few([(), (), (Left("monetary", 0.15, "1 of lee in 1 d"),)]),
 )
 
 
@@ -266,6 +339,7 @@ def without(answers: Sequence[Answer], loser: Candidate) -> list[Answer]:
     ]
 
 
+@patient
 @given(policies, demands, some_answers(), st.randoms())
 def test_the_order_of_the_answers_never_matters(policy, demand, answers, random) -> None:  # type: ignore[no-untyped-def]
     shuffled = [
@@ -275,6 +349,7 @@ def test_the_order_of_the_answers_never_matters(policy, demand, answers, random)
     assert choose(policy, demand, shuffled, NOW) == choose(policy, demand, answers, NOW)
 
 
+@patient
 @given(policies, demands, some_answers())
 def test_removing_a_loser_never_changes_the_winner(policy: Policy, demand: Demand, answers: list[Answer]) -> None:
     choice = choose(policy, demand, answers, NOW)
@@ -295,20 +370,23 @@ def meets(one: Offer, demand: Demand, clock: timedelta | None) -> bool:
             demand.start is None or demand.start[0] - TOLERANCE <= one.start <= demand.start[1] + TOLERANCE,
             all(one.costs.get(k, float("inf")) <= most for k, most in demand.max_costs.items()),
             all(one.metrics.get(k, float("-inf")) >= least for k, least in demand.min_metrics.items()),
+            all(one.costs.get(budget.cost, float("inf")) <= budget.left for budget in demand.budgets),
         ]
     )
 
 
+@patient
 @given(policies, demands, some_answers())
 def test_brute_force_agrees(policy: Policy, demand: Demand, answers: list[Answer]) -> None:
     choice = choose(policy, demand, answers, NOW)
     able = [o for a in answers for o in a.offers if meets(o, demand, a.clock_offset)]
 
     def better(one: Offer, other: Offer) -> bool:
-        for key in policy.keys:
-            ours, theirs = (value(key, o, NOW, policy.granularity) for o in (one, other))
-            if ours != theirs:
-                return ours < theirs
+        measures = [measure_of(criterion, NOW, policy.granularity) for criterion in policy.criteria]
+        measures += [measure_of_key(key, NOW, policy.granularity) for key in Key]
+        for measure in measures:
+            if measure(one) != measure(other):
+                return measure(one) < measure(other)
         mine, other_one = ((o.planner, o.start, o.cores, o.memory_gib, o.uuid.hex) for o in (one, other))
         return mine < other_one
 
@@ -317,6 +395,26 @@ def test_brute_force_agrees(policy: Policy, demand: Demand, answers: list[Answer
     assert set(map(id, choice.ranked)) == set(map(id, able))
 
 
+@patient
+@given(policies, demands, some_answers())
+def test_the_winner_is_never_dominated(policy: Policy, demand: Demand, answers: list[Answer]) -> None:
+    """Nobody who can is at least as good in every key there is and better in one."""
+    choice = choose(policy, demand, answers, NOW)
+    measures = [measure_of_key(key, NOW, policy.granularity) for key in Key]
+    best = [measure(choice.winner) for measure in measures] if choice.winner else []
+    for other in choice.ranked:
+        values = [measure(other) for measure in measures]
+        assert not (all(o <= b for o, b in zip(values, best, strict=True)) and values != best), (values, best)
+
+
+@patient
+@given(policies)
+def test_a_policy_reads_back_as_it_was_written(policy: Policy) -> None:
+    rest = tuple(alone(key) for key in DEFAULT_KEYS)
+    assert Policy.parse(str(policy)).criteria == tuple(dict.fromkeys([*policy.criteria, *rest]))
+
+
+@patient
 @given(policies, demands, some_answers())
 def test_every_offer_and_every_planner_has_a_line(policy: Policy, demand: Demand, answers: list[Answer]) -> None:
     choice = choose(policy, demand, answers, NOW)

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +12,14 @@ from typing import Any
 
 import pytest
 import uvicorn
-from planner_app.voter import cli, show
-from planner_app.voter.cli import count_sources, execute, inside, make_parser, question, state_file
+from planner_app.voter import client, show
+from planner_app.voter.arguments import make_parser, question
+from planner_app.voter.cli import execute
+from planner_app.voter.client import state_file
+from planner_app.voter.outputs import count_sources, inside
 from planner_app.voter.text import one_line
 from rich.console import Console
-from tests.test_voter_service import StubPlanner, VoterUnderTest, gives, http, running
+from tests.voter_stubs import StubPlanner, VoterUnderTest, gives, http, running
 
 NO = {"result": "NO", "meta": {"messages": [{"message": "8 cores asked, one job may have 4"}]}}
 
@@ -119,7 +123,8 @@ def test_json_is_all_that_is_on_stdout(tmp_path: Path) -> None:
         assert (document["state"], document["sources"], document["winner"]["planner"]) == ("COMPLETED", 2, "one")
         assert document["outputs"] == ["catalog-x.json", "plot_x.png"]
         assert document["directory"] == document["id"][:8]
-        for words in (["ballots"], ["platforms"], ["show", document["id"][:8]], ["ask"]):
+        short = document["id"][:8]
+        for words in (["ballots"], ["platforms"], ["show", short], ["why", short], ["why", document["trace"]], ["ask"]):
             status, out, _ = caesar_vote(*words, "--json")
             assert status == 0
             assert json.loads(out)
@@ -138,7 +143,7 @@ def test_no_offer_is_a_status_of_its_own(tmp_path: Path) -> None:
     with served(tmp_path, StubPlanner("one", gives(http(200, NO)))):
         for words in (["ask"], ["run", "image.fits"]):
             status, out, _ = caesar_vote(*words)
-            assert status == cli.NO_OFFER
+            assert status == client.NO_OFFER
             assert "no offer (none of 1 planners can)" in out
 
 
@@ -150,7 +155,7 @@ def test_a_failed_job_shows_the_end_of_what_it_printed(tmp_path: Path) -> None:
 
     with served(tmp_path, StubPlanner("one", behaviour)):
         status, out, err = caesar_vote("run", "image.fits")
-    assert status == cli.JOB_FAILED
+    assert status == client.JOB_FAILED
     assert "failed on one (OUT_OF_MEMORY 0:125)" in out
     assert "  | [2Jtwo" in err
     assert "\x1b" not in err
@@ -163,10 +168,10 @@ def test_cancel_and_follow(tmp_path: Path) -> None:
         assert status == 0
         status, out, _ = caesar_vote("cancel", ballot[:8])
         assert (status, "cancelled on one" in out) == (0, True)
-        assert caesar_vote("follow", ballot[:8])[0] == cli.CANCELLED
-        assert caesar_vote("cancel", ballot)[0] == cli.USAGE
+        assert caesar_vote("follow", ballot[:8])[0] == client.CANCELLED
+        assert caesar_vote("cancel", ballot)[0] == client.USAGE
         status, _, err = caesar_vote("show", "ffffffff")
-        assert (status, err) == (cli.USAGE, "caesar-vote: no ballot ffffffff\n")
+        assert (status, err) == (client.USAGE, "caesar-vote: no ballot ffffffff\n")
 
 
 def test_interrupted_it_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,24 +181,24 @@ def test_interrupted_it_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.Mo
     with served(tmp_path, StubPlanner("one")):
         monkeypatch.setattr("planner_app.voter.cli.time.sleep", interrupt)
         status, _, err = caesar_vote("run", "image.fits")
-    assert status == cli.INTERRUPTED
+    assert status == client.INTERRUPTED
     assert "the job goes on; `caesar-vote follow " in err
 
 
 def test_a_voter_that_is_restarted_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, failures = cli.VoterClient.call, {"POST /ballots": 1, "GET": 2}
+    original, failures = client.VoterClient.call, {"POST /ballots": 1, "GET": 2}
 
-    def flaky(self: cli.VoterClient, method: str, path: str, **arguments: Any) -> Any:
+    def flaky(self: client.VoterClient, method: str, path: str, **arguments: Any) -> Any:
         reply = original(self, method, path, **arguments)
         key = f"{method} {path}" if method == "POST" else method
         if failures.get(key, 0) > 0:
             failures[key] -= 1
-            raise cli.Trouble("the voter does not answer", passing=True)
+            raise client.Trouble("the voter does not answer", passing=True)
         return reply
 
     planner = StubPlanner("one", completes())
     with served(tmp_path, planner):
-        monkeypatch.setattr(cli.VoterClient, "call", flaky)
+        monkeypatch.setattr(client.VoterClient, "call", flaky)
         status, out, err = caesar_vote("run", "image.fits")
     assert status == 0, err
     assert "the voter does not answer; trying again" in err
@@ -201,14 +206,37 @@ def test_a_voter_that_is_restarted_is_waited_for(tmp_path: Path, monkeypatch: py
     assert sum(path == "/requests" for _, path, _ in planner.calls) == 1
 
 
+def test_why_says_what_each_counted_and_what_was_wrong_with_whom(tmp_path: Path) -> None:
+    planners = [
+        StubPlanner("cheap", monetary=0.01),
+        StubPlanner("dear"),
+        StubPlanner("odd", gives(http(200, b"<html>"))),
+    ]
+    with served(tmp_path, *planners):
+        _, out, _ = caesar_vote("ask", "--json", "--policy", "cheapest")
+        ballot = json.loads(out)
+        status, out, _ = caesar_vote("why", ballot["id"])
+        assert status == 0
+        lines = [" ".join(line.split()) for line in out.splitlines()]
+        assert lines[0] == "cheap would win: cheapest"
+        assert re.fullmatch(r"1 cheap \d+ ms 0.01 60 min cheapest", lines[2]), lines
+        assert re.fullmatch(r"2 dear \d+ ms 0.1 60 min monetary 0.1, cheap 0.01", lines[3])
+        assert re.fullmatch(r"- odd \d+ ms - - line 1, column 1: .*", lines[4]), lines
+        assert any(line.startswith("odd: ") and 'It said: "<html>"' in line for line in lines), lines
+        assert ballot["trace"] in " ".join(lines)
+        status, _, err = caesar_vote("ask", "--policy", "nicest")
+        assert status == client.USAGE
+        assert "policy: no policy 'nicest'; there are: default, earliest-start," in err
+
+
 def test_what_is_missing_is_said_with_the_next_step(tmp_path: Path) -> None:
     path = state_file("caesar", {"XDG_STATE_HOME": str(tmp_path / "state")})
     status, _, err = caesar_vote("ballots")
-    assert status == cli.NO_VOTER
+    assert status == client.NO_VOTER
     assert err == f"caesar-vote: no testbed caesar: {path} is not there; run `make testbed`\n"
     leave_state(tmp_path, "http://127.0.0.1:9")
     status, _, err = caesar_vote("ballots")
-    assert status == cli.NO_VOTER
+    assert status == client.NO_VOTER
     assert "does not answer: " in err
     assert err.endswith("; is the testbed up? run `make testbed`\n")
     status, _, err = caesar_vote("ballots", "--testbed", "other")
@@ -220,10 +248,10 @@ def test_what_is_missing_is_said_with_the_next_step(tmp_path: Path) -> None:
 def test_a_wrong_token_and_a_missing_image(tmp_path: Path) -> None:
     with served(tmp_path, StubPlanner("one")) as url:
         status, _, err = caesar_vote("run", "nowhere.fits")
-        assert (status, err) == (cli.USAGE, "caesar-vote: nowhere.fits: No such file or directory\n")
+        assert (status, err) == (client.USAGE, "caesar-vote: nowhere.fits: No such file or directory\n")
         state_file("caesar", {"XDG_STATE_HOME": str(tmp_path / "state")}).write_text(f"url: {url}\ntoken: wrong\n")
         status, _, err = caesar_vote("ballots")
-    assert status == cli.NO_VOTER
+    assert status == client.NO_VOTER
     assert "does not know the token; is the testbed up? run `make testbed`" in err
 
 
@@ -252,7 +280,6 @@ def test_what_the_options_mean(words: list[str], asked: dict[str, Any]) -> None:
         (["--cores", "4-2"], "'4-2': must be"),
         (["--duration", "1h"], "'1h' must be an ISO 8601 duration"),
         (["--start", "now"], "'now' must be"),
-        (["--policy", "best"], "no policy 'best'; there are: default, earliest-start"),
         (["--max-monetary", "-1"], "must be a number from 0 on"),
         (["--max-monetary", "nan"], "must be a number from 0 on"),
     ],
@@ -260,7 +287,7 @@ def test_what_the_options_mean(words: list[str], asked: dict[str, Any]) -> None:
 def test_wrong_options(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         make_parser().parse_args(["ask", *words])
-    assert exit_info.value.code == cli.USAGE
+    assert exit_info.value.code == client.USAGE
     assert message in capsys.readouterr().err
 
 

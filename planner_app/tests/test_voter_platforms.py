@@ -12,12 +12,12 @@ import httpx
 import pytest
 import yaml
 from planner_app.voter.api import create_app
+from planner_app.voter.arguments import make_parser, question
 from planner_app.voter.ballots import Ballots
-from planner_app.voter.cli import make_parser, question
 from planner_app.voter.config import VoterConfig
 from planner_app.voter.planners import Planner, Planners
 from tests.fakes import TOKENS, Clock, FakePlanner, FakePlatform
-from tests.test_voter_service import lifespan_of, until
+from tests.voter_stubs import lifespan_of, until
 
 PROJECT = Path(__file__).parents[2]
 INVENTORY = yaml.safe_load((PROJECT / "inventories/local/group_vars/all/platforms.yml").read_text())

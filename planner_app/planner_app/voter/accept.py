@@ -32,6 +32,8 @@ class Outcome:
     reason: str = ""
     settled: bool = True
     """Whether it is certain that the session does not run. Otherwise it has to be cancelled."""
+    unwanted: bool = False
+    """Nobody asked the planner: its offer is to be rejected."""
 
 
 async def accept(
@@ -83,7 +85,7 @@ async def _look(planners: Planners, planner: Planner, session: str, timeout: tim
     """Look where a session stands; None where that can not be known now."""
     try:
         reply = await planners.call(planner, "GET", f"/sessions/{session}", timeout)
-        if reply.status in (404, 410):
+        if reply.status in (403, 404, 410):
             return Outcome(None, "does not know its offer any more")
         phase = read_phase(reply.document()) if reply.status == 200 else None
     except (NoReply, MalformedBody):
@@ -101,7 +103,7 @@ async def dismiss(planners: Planners, planner: Planner, session: str, timeout: t
         if cancel:
             reply = await planners.call(planner, "GET", f"/sessions/{session}", timeout)
             phase = read_phase(reply.document()) if reply.status == 200 else None
-            if reply.status in (404, 410) or (phase is not None and phase.ended):
+            if reply.status in (403, 404, 410) or (phase is not None and phase.ended):
                 return True
             cancel = phase is not Phase.OFFERED
         reply = await planners.update_phase(planner, session, Phase.CANCELLED if cancel else Phase.REJECTED, timeout)
@@ -111,4 +113,4 @@ async def dismiss(planners: Planners, planner: Planner, session: str, timeout: t
         # Settled when a look finds it ended.
         return False
     # A conflict is an offer that is no offer any more: expired, or rejected with its accepted sibling.
-    return reply.status < 300 or reply.status in (404, 409, 410)
+    return reply.status < 300 or reply.status in (403, 404, 409, 410)

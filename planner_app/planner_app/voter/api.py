@@ -7,7 +7,8 @@ Starlette without FastAPI on top, which would cost a sixth of the memory that th
 | POST /uploads?name=N | stores the body for jobs; 201 with uuid, size, sha256 |
 | POST /ballots | holds a ballot; 201 when it is decided; the same `id` again gives the same ballot |
 | GET /ballots?limit=N | the latest ballots |
-| GET /ballots/ID | one; the beginning of an id will do where it fits only one |
+| GET /ballots/ID | one; the beginning of an id will do where it fits only one, and a trace for its latest ballot |
+| GET /budgets?user=U | what a user may still spend |
 | POST /ballots/ID | `{"phase": "CANCELLED"}` |
 | GET /ballots/ID/stdout, /outputs, /outputs/NAME | from the winner's planner |
 | GET /platforms | what each planner has, may and uses |
@@ -16,6 +17,7 @@ Starlette without FastAPI on top, which would cost a sixth of the memory that th
 """
 
 import hashlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
@@ -33,9 +35,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from planner_app.execution_broker.models import field_name
 from planner_app.execution_broker.times import Interval, parse_interval
 from planner_app.voter.ballots import Ballots, State
-from planner_app.voter.choose import Policy
-from planner_app.voter.config import Amount, Duration, Name, PolicyName, VoterConfig
+from planner_app.voter.config import Amount, Duration, Name, User, VoterConfig
 from planner_app.voter.planners import NoReply, Planners
+from planner_app.voter.policy import Policy
 from planner_app.voter.requests import Wish
 from planner_app.voter.service import Order, Voter
 from planner_app.voter.text import one_line
@@ -62,7 +64,9 @@ class BallotBody(_Body):
     upload: UUID | None = None
     accept: bool = True
     """Without, the ballot is only a question and all offers are rejected at once."""
-    policy: PolicyName | None = None
+    policy: Annotated[str, Field(max_length=500)] | None = None
+    user: User | None = None
+    """Whose budget it is; the client's own where nobody is named."""
     only: list[Name] = []
     cores: Amount | None = None
     memory_gib: Amount | None = None
@@ -100,6 +104,12 @@ async def _on_problem(_request: Request, error: Exception) -> Response:
     if isinstance(error, Problem):
         return _problem_response(error.status, error.detail)
     raise error
+
+
+def _trace_of(header: str) -> str | None:
+    """Find the trace in a header `traceparent` (W3C Trace Context); None where it is not one."""
+    match = re.fullmatch(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?", header)
+    return match[1] if match and int(match[1], 16) else None
 
 
 class _TokenRequired:
@@ -147,7 +157,9 @@ def create_app(config: VoterConfig, planners: Planners, ballots: Ballots, client
     async def find(request: Request) -> dict[str, Any]:
         beginning = request.path_params["ballot"].lower()
         found = [beginning]
-        if len(beginning) < 36:
+        if re.fullmatch("[0-9a-f]{32}", beginning):
+            found = [one] if (one := await ballots.of_trace(beginning)) else []
+        elif len(beginning) < 36:
             found = await ballots.matching(beginning) if len(beginning) >= 4 else []
         if len(found) > 1:
             raise Problem(409, f"several ballots begin with {beginning}")
@@ -195,6 +207,10 @@ def create_app(config: VoterConfig, planners: Planners, ballots: Ballots, client
         app = config.apps.get(body.app)
         if app is None:
             raise Problem(400, f"app: no {body.app}; there are: {', '.join(sorted(config.apps))}")
+        try:
+            policy = Policy.parse(body.policy or config.policy, config.policies)
+        except ValueError as error:
+            raise Problem(400, one_line(f"policy: {error}")) from None
         strangers = [name for name in body.only if planners.get(name) is None]
         if strangers:
             raise Problem(400, f"only: no {strangers[0]}; there are: {', '.join(planners.names())}")
@@ -216,12 +232,14 @@ def create_app(config: VoterConfig, planners: Planners, ballots: Ballots, client
                 body.min_metrics,
                 tuple(body.options),
             ),
-            policy=Policy.parse(body.policy or config.policy),
+            policy=policy,
             only=tuple(dict.fromkeys(body.only)),
             accept=body.accept,
             input_path=None if stored is None else str(path_of(config.storage, stored)),
             upload=body.upload,
             client=request.scope["client_name"],
+            user=body.user or request.scope["client_name"],
+            trace=_trace_of(request.headers.get("traceparent", "")) or UUID(ballot).hex,
         )
         return JSONResponse(await voter.vote(order), 201, {"Location": f"/ballots/{ballot}"})
 
@@ -277,6 +295,12 @@ def create_app(config: VoterConfig, planners: Planners, ballots: Ballots, client
     async def output(request: Request) -> Response:
         return await relay(request, f"/outputs/{request.path_params['name']}")
 
+    async def budgets(request: Request) -> Response:
+        user = request.query_params.get("user") or request.scope["client_name"]
+        left = await voter.budgets.left(user)
+        rows = [{"cost": each.cost, "left": each.left, "budget": each.budget} for each in left]
+        return JSONResponse({"user": user, "budgets": rows})
+
     async def platforms(_request: Request) -> Response:
         return JSONResponse({"platforms": await voter.platforms()})
 
@@ -300,6 +324,7 @@ def create_app(config: VoterConfig, planners: Planners, ballots: Ballots, client
         ("GET", "/ballots/{ballot}/outputs", outputs),
         ("GET", "/ballots/{ballot}/outputs/{name:path}", output),
         ("GET", "/platforms", platforms),
+        ("GET", "/budgets", budgets),
     ]
     app = Starlette(
         routes=[Route(path, handler, methods=[method]) for method, path, handler in handlers],

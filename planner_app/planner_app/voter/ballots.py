@@ -4,35 +4,20 @@ Everything is recorded before it is acted on, so that a voter that was killed at
 start which offer it wanted, which it may have accepted and which it still has to reject.
 """
 
-import asyncio
 import json
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    Column,
-    Connection,
-    Engine,
-    ForeignKey,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    create_engine,
-    event,
-    func,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import Connection, delete, func, insert, select, update
 
-_T = TypeVar("_T")
+from planner_app.voter import database
+from planner_app.voter.database import Database
+
+_ballots, _offers, _uploads, _traces = database.ballots, database.offers, database.uploads, database.traces
 
 
 class State(StrEnum):
@@ -73,43 +58,6 @@ class Fate(StrEnum):
     """Rejected, cancelled or expired: it holds nothing."""
 
 
-_schema = MetaData()
-
-_ballots = Table(
-    "ballots",
-    _schema,
-    Column("id", String(36), primary_key=True),
-    Column("created", String(32), nullable=False, index=True),
-    Column("state", String(16), nullable=False, index=True),
-    Column("planner", String(64)),
-    Column("session", String(36)),
-    Column("phase", String(16)),
-    # What is only ever read together, as JSON: question, answers, history.
-    Column("document", Text, nullable=False),
-)
-
-_offers = Table(
-    "offers",
-    _schema,
-    Column("ballot", ForeignKey("ballots.id"), primary_key=True),
-    Column("planner", String(64), primary_key=True),
-    Column("session", String(36), primary_key=True),
-    Column("rank", Integer),
-    Column("expires", String(32)),
-    Column("fate", String(16), nullable=False, index=True),
-)
-
-_uploads = Table(
-    "uploads",
-    _schema,
-    Column("uuid", String(36), primary_key=True),
-    Column("created", String(32), nullable=False),
-    Column("name", String(255), nullable=False),
-    Column("size", Integer, nullable=False),
-    Column("sha256", String(64), nullable=False),
-)
-
-
 @dataclass(frozen=True, slots=True)
 class HeldOffer:
     """An offer that is not settled yet."""
@@ -137,20 +85,12 @@ def now_text() -> str:
 
 
 class Ballots:
-    """The database of ballots. All its work is done by one thread, so a slow disc does not stop the voter."""
+    """The ballots in the voter's database."""
 
     def __init__(self, url: str) -> None:
         """Open the database and make its tables where they are missing."""
-        self._engine = _engine(url)
-        _schema.create_all(self._engine)
-        self._thread = ThreadPoolExecutor(1, "ballots")
-
-    async def _do(self, work: Callable[[Connection], _T]) -> _T:
-        def transaction() -> _T:
-            with self._engine.begin() as connection:
-                return work(connection)
-
-        return await asyncio.get_running_loop().run_in_executor(self._thread, transaction)
+        self.database = Database(url)
+        self._do = self.database.do
 
     async def create(self, ballot: str, document: Mapping[str, Any]) -> None:
         """Record a new ballot in state VOTING."""
@@ -160,7 +100,13 @@ class Ballots:
             "state": State.VOTING,
             "document": json.dumps(document),
         }
-        await self._do(lambda connection: connection.execute(insert(_ballots), row))
+        trace = {"trace": document["trace"], "ballot": ballot}
+
+        def work(connection: Connection) -> None:
+            connection.execute(insert(_ballots), row)
+            connection.execute(insert(_traces), trace)
+
+        await self._do(work)
 
     async def decide(
         self,
@@ -225,8 +171,16 @@ class Ballots:
 
         await self._do(work)
 
-    async def end(self, ballot: str, state: State, document: Mapping[str, Any], phase: str | None = None) -> None:
-        """Record that a ballot has ended; what it still holds is to be rejected."""
+    async def end(
+        self,
+        ballot: str,
+        state: State,
+        document: Mapping[str, Any],
+        phase: str | None = None,
+        *,
+        free_of_charge: bool = False,
+    ) -> None:
+        """Record that a ballot has ended; what it still holds is to be rejected, and perhaps nothing is to be paid."""
 
         def work(connection: Connection) -> None:
             values: dict[str, Any] = {"state": state, "document": json.dumps(document)}
@@ -234,6 +188,8 @@ class Ballots:
                 values["phase"] = phase
             connection.execute(update(_ballots).where(_ballots.c.id == ballot).values(**values))
             _free(connection, ballot)
+            if free_of_charge:
+                connection.execute(delete(database.spending).where(database.spending.c.ballot == ballot))
 
         await self._do(work)
 
@@ -274,6 +230,24 @@ class Ballots:
             return [_document(row._mapping) for row in rows]
 
         return await self._do(work)
+
+    async def of_trace(self, trace: str) -> str | None:
+        """Find the latest ballot under a trace."""
+        query = (
+            select(_ballots.c.id)
+            .join(_traces, _traces.c.ballot == _ballots.c.id)
+            .where(_traces.c.trace == trace)
+            .order_by(_ballots.c.created.desc())
+            .limit(1)
+        )
+        return await self._do(lambda connection: connection.execute(query).scalar())
+
+    async def states(self, ballots: Sequence[str]) -> dict[str, tuple[State, str | None]]:
+        """Read state and phase of some ballots."""
+        query = select(_ballots.c.id, _ballots.c.state, _ballots.c.phase).where(_ballots.c.id.in_(ballots))
+        return await self._do(
+            lambda connection: {row.id: (State(row.state), row.phase) for row in connection.execute(query)}
+        )
 
     async def matching(self, beginning: str) -> list[str]:
         """Find the ids that begin like this, at most two."""
@@ -339,8 +313,7 @@ class Ballots:
 
     def close(self) -> None:
         """Finish what is being written and close the database."""
-        self._thread.shutdown()
-        self._engine.dispose()
+        self.database.close()
 
 
 def _free(connection: Connection, ballot: str) -> None:
@@ -355,20 +328,3 @@ def _document(row: Mapping[Any, Any]) -> dict[str, Any]:
     if row["planner"] is not None:
         winner = {"planner": row["planner"], "session": row["session"]}
     return {"id": row["id"], "state": row["state"], "phase": row["phase"], "winner": winner} | document
-
-
-def _engine(url: str) -> Engine:
-    engine = create_engine(url, pool_size=1, max_overflow=0)
-    if engine.dialect.name == "sqlite":
-
-        @event.listens_for(engine, "connect")
-        def _set_up(connection: Any, _record: Any) -> None:
-            cursor = connection.cursor()
-            # Readers do not wait for the writer, and what is committed survives a loss of power.
-            cursor.execute("PRAGMA journal_mode=WAL")
-            cursor.execute("PRAGMA synchronous=FULL")
-            cursor.execute("PRAGMA foreign_keys=ON")
-            cursor.execute("PRAGMA busy_timeout=5000")
-            cursor.close()
-
-    return engine

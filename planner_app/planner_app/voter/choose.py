@@ -1,19 +1,25 @@
 """The choice between offers: a pure function of policy, demand, answers and the time of the decision.
 
 Nothing here talks to anybody. Hard limits come first: an offer that breaks what was asked can not win, and
-its line says why. What is left is ordered by the policy's keys, one after the other (lexicographic), and at
-the very end by the planner's name, so that the same answers give the same winner in whatever order they came.
+its line says why. What is left is ordered by the policy's criteria, one after the other (lexicographic), then by
+all other keys, and at the very end by the planner's name, so that the same answers give the same winner in
+whatever order they came, and nobody wins who is no better in anything and worse in something.
 
 Times are timezone-aware, memory is in GiB, costs and metrics are of the whole session, in the planners' units.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import pairwise
 from math import inf
-from typing import Self
+from operator import itemgetter
+from typing import NamedTuple
 from uuid import UUID
+
+from planner_app.voter.policy import TIMES, Key, Measure, Policy, measure_of, measure_of_key
+from planner_app.voter.text import amount_of_time
 
 
 class Verdict(StrEnum):
@@ -51,6 +57,18 @@ class Demand:
     """Earliest and latest start; None for any."""
     max_costs: Mapping[str, float] = field(default_factory=dict)
     min_metrics: Mapping[str, float] = field(default_factory=dict)
+    budgets: tuple["Left", ...] = ()
+    """What the user may still spend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is left of a budget."""
+
+    cost: str
+    left: float
+    budget: str
+    """The budget in words: `10 of lee in 1 d`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +87,8 @@ class Offer:
     """The upper end of each, by the last word of its type: monetary, energy, carbon."""
     metrics: Mapping[str, float]
     """The lower end of each, by the last word of its type: compute-performance."""
+    load: float | None = None
+    """The share of the platform's quota that was taken before the question; None where nobody asked or said."""
 
     @property
     def finish(self) -> datetime:
@@ -98,56 +118,13 @@ class Answer:
     """How far the planner's clock is ahead of ours, where it said what time it is."""
     elapsed: float = 0.0
     """Seconds from the question to the end of the answer."""
+    load: float | None = None
+    """As the offers have it."""
+    excerpt: str = ""
+    """The beginning of what it said, where that was nonsense."""
 
 
-class Key(StrEnum):
-    """What candidates can be ordered by."""
-
-    EARLIEST_START = "earliest-start"
-    EARLIEST_FINISH = "earliest-finish"
-    MONETARY = "monetary"
-    ENERGY = "energy"
-    CARBON = "carbon"
-    PERFORMANCE = "performance"
-
-
-METRICS = {Key.PERFORMANCE: "compute-performance"}
-"""The metric behind a key; more is better. Keys that are neither times nor here are costs of the same name."""
-
-DEFAULT_KEYS = (Key.EARLIEST_FINISH, Key.MONETARY)
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """Keys by falling weight: a later one counts where all before it are equal."""
-
-    keys: tuple[Key, ...] = DEFAULT_KEYS
-    granularity: timedelta = timedelta(minutes=1)
-    """Starts closer than about this are equal; planners reckon theirs some milliseconds apart."""
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read `default`, a key or several with commas; what they leave open the default keys decide.
-
-        Raises ValueError that names the word and the words there are.
-        """
-        keys: list[Key] = []
-        for word in text.split(","):
-            if (stripped := word.strip()) == "default":
-                continue
-            try:
-                keys.append(Key(stripped))
-            except ValueError:
-                known = ", ".join(["default", *Key])
-                raise ValueError(f"no policy {stripped!r}; there are: {known}") from None
-        return cls(tuple(dict.fromkeys([*keys, *DEFAULT_KEYS])))
-
-    def __str__(self) -> str:
-        return ",".join(self.keys)
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """One line of the ballot: an offer with its rank, or why it, or its planner, could not win."""
 
     planner: str
@@ -156,6 +133,8 @@ class Candidate:
     """1 for the winner; None for what could not win."""
     reason: str
     offer: Offer | None = None
+    scores: tuple[float, ...] = ()
+    """What it counts by each criterion of the policy, less being better; empty for what could not win."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,18 +191,44 @@ def objection(
             return f"states no {name}, at least {least:g} asked"
         if metric < least:
             return f"{name} is {metric:g}, at least {least:g} asked"
+    for budget in demand.budgets:
+        cost = offer.costs.get(budget.cost)
+        if cost is None:
+            return f"states no {budget.cost} cost, which is to come out of a budget of {budget.budget}"
+        if cost > budget.left:
+            return f"{budget.cost} cost is {cost:g}, {max(budget.left, 0):g} is left of {budget.budget}"
     return None
 
 
-def value(key: Key, offer: Offer, now: datetime, granularity: timedelta) -> float:
-    """Return what an offer counts by a key; less is better, and what is not stated is worst."""
-    if key in (Key.EARLIEST_START, Key.EARLIEST_FINISH):
-        # What could start before the decision starts at the decision: that is no merit.
-        start = round((max(offer.start, now) - now) / granularity) * granularity
-        return (start if key is Key.EARLIEST_START else start + offer.duration).total_seconds()
-    if (metric := METRICS.get(key)) is not None:
-        return -offer.metrics[metric] if metric in offer.metrics else inf
-    return offer.costs.get(key.value, inf)
+_Scored = tuple[tuple[float, ...], Offer]
+
+
+def _fits(demand: Demand, now: datetime, tolerance: timedelta) -> Callable[[Offer], bool]:
+    """Make the quick test whether an offer breaks no limit; `objection` says of the others which one."""
+    least_cores, most_cores = demand.cores.min, inf if demand.cores.max is None else demand.cores.max
+    least_memory, most_memory = demand.memory_gib.min, inf if demand.memory_gib.max is None else demand.memory_gib.max
+    duration = demand.duration
+    earliest, latest = demand.start or (None, None)
+    costs = [*demand.max_costs.items(), *((budget.cost, budget.left) for budget in demand.budgets)]
+    metrics = list(demand.min_metrics.items())
+
+    def fits(offer: Offer) -> bool:
+        if (
+            offer.expires <= now
+            or not least_cores <= offer.cores <= most_cores
+            or not least_memory <= offer.memory_gib <= most_memory
+            or offer.duration < duration
+        ):
+            return False
+        for name, most in costs:
+            if offer.costs.get(name, inf) > most:
+                return False
+        for name, least in metrics:
+            if offer.metrics.get(name, -inf) < least:
+                return False
+        return earliest is None or latest is None or earliest - tolerance <= offer.start <= latest + tolerance
+
+    return fits
 
 
 def choose(
@@ -235,46 +240,68 @@ def choose(
 ) -> Choice:
     """Rank the offers of all answers and say of each candidate, and of each planner without one, why it lost.
 
-    `tolerance` is how far a planner's clock may be from ours.
+    `tolerance` is how far a planner's clock may be from ours. Sums whose references are not filled in yet (see
+    `Policy.with_references`) count in plain units.
     """
-    able: list[tuple[tuple[float, ...], Offer]] = []
+    able: list[_Scored] = []
     unable: list[Candidate] = []
+    measures = [measure_of(criterion, now, policy.granularity) for criterion in policy.criteria]
+    fits = _fits(demand, now, tolerance)
     for answer in answers:
         if not answer.offers and not answer.unusable:
             reason = "; ".join(answer.reasons) or "gave no reason"
             unable.append(Candidate(answer.planner, answer.verdict, None, reason))
         unable.extend(Candidate(answer.planner, answer.verdict, None, bad.reason) for bad in answer.unusable)
+        off = answer.clock_offset is not None and abs(answer.clock_offset) > tolerance
         for offer in answer.offers:
-            reason_against = objection(offer, demand, now, answer.clock_offset, tolerance)
-            if reason_against is None:
-                values = tuple(value(key, offer, now, policy.granularity) for key in policy.keys)
-                able.append((values, offer))
+            if not off and fits(offer):
+                able.append((tuple([measure(offer) for measure in measures]), offer))
             else:
-                unable.append(Candidate(answer.planner, answer.verdict, None, reason_against, offer))
+                reason = objection(offer, demand, now, answer.clock_offset, tolerance) or "does not fit"
+                unable.append(Candidate(answer.planner, answer.verdict, None, reason, offer))
 
-    able.sort(key=lambda pair: (pair[0], _tie_break(pair[1])))
+    able = _ordered(policy, able, now)
     unable.sort(key=lambda c: (c.planner, c.offer.uuid.hex if c.offer else "", c.reason))
-    ranked = []
-    for rank, (values, offer) in enumerate(able, 1):
-        if rank > 1:
-            reason = _why_lost(policy, able[0], (values, offer), now)
-        elif len(able) > 1:
-            reason = _why_won(policy, able[0], able[1])
-        else:
-            reason = "the only one that can"
-        ranked.append(Candidate(offer.planner, Verdict.OFFERS, rank, reason, offer))
+    ranked: list[Candidate] = []
+    if able:
+        why = _Words(policy, able[0], now)
+        ranked.append(Candidate(able[0][1].planner, Verdict.OFFERS, 1, why.won(able), able[0][1], able[0][0]))
+        ranked.extend(
+            Candidate(offer.planner, Verdict.OFFERS, rank, why.lost(scores, offer), offer, scores)
+            for rank, (scores, offer) in enumerate(able[1:], 2)
+        )
     return Choice((*ranked, *unable))
 
 
-def _tie_break(offer: Offer) -> tuple[str, datetime, int, int, str]:
+def _ordered(policy: Policy, able: list[_Scored], now: datetime) -> list[_Scored]:
+    """Sort by the scores; what breaks ties is only reckoned where there are any."""
+    measures = [measure_of_key(key, now, policy.granularity) for key in policy.tie_keys]
+    able.sort(key=itemgetter(0))
+    return _without_ties(able, [scores for scores, _ in able], measures)
+
+
+def _without_ties(able: list[_Scored], values: Sequence[object], measures: Sequence[Measure]) -> list[_Scored]:
+    """Sort each run of equal values by the measures, one after the other, and at last by name."""
+    tied = [index for index, (one, other) in enumerate(pairwise(values)) if one == other]
+    done = -1
+    for begin in tied:
+        if begin < done:
+            continue
+        end = begin + 1
+        while end < len(values) and values[end] == values[begin]:
+            end += 1
+        done, run = end, able[begin:end]
+        if measures:
+            first = measures[0]
+            found = sorted(((first(offer), (scores, offer)) for scores, offer in run), key=itemgetter(0))
+            able[begin:end] = _without_ties([pair for _, pair in found], [value for value, _ in found], measures[1:])
+        else:
+            able[begin:end] = sorted(run, key=lambda pair: _by_name(pair[1]))
+    return able
+
+
+def _by_name(offer: Offer) -> tuple[str, datetime, int, int, str]:
     return (offer.planner, offer.start, offer.cores, offer.memory_gib, offer.uuid.hex)
-
-
-def _deciding(policy: Policy, one: tuple[float, ...], other: tuple[float, ...]) -> int | None:
-    for index in range(len(policy.keys)):
-        if one[index] != other[index]:
-            return index
-    return None
 
 
 _WON_BY = {
@@ -284,6 +311,8 @@ _WON_BY = {
     Key.ENERGY: "least energy",
     Key.CARBON: "least carbon",
     Key.PERFORMANCE: "fastest",
+    Key.LOAD: "least loaded",
+    None: "least weighted sum",
 }
 _EQUAL_IN = {
     Key.EARLIEST_START: "start first",
@@ -292,47 +321,86 @@ _EQUAL_IN = {
     Key.ENERGY: "need least energy",
     Key.CARBON: "emit least carbon",
     Key.PERFORMANCE: "are fastest",
+    Key.LOAD: "are least loaded",
+    None: "have the least weighted sum",
 }
 
 
-def _why_won(policy: Policy, best: tuple[tuple[float, ...], Offer], second: tuple[tuple[float, ...], Offer]) -> str:
-    index = _deciding(policy, best[0], second[0])
-    if index is None:
-        return "first by name of equals"
-    before = [_EQUAL_IN[key] for key in policy.keys[:index]]
-    return _WON_BY[policy.keys[index]] + (f" of those that {' and '.join(before)}" if before else "")
+class _Words:
+    """Says of candidates why they won or lost against the best one."""
 
+    def __init__(self, policy: Policy, best: _Scored, now: datetime) -> None:
+        self._keys = [criterion.key for criterion in policy.criteria]
+        self._ties = policy.tie_keys
+        self._policy = policy
+        self._scores, self._best = best
+        self._name = self._best.planner
+        self._now = now
+        # Most criteria are numbers: what is said of those is ready but for the loser's number.
+        self._numbers = [
+            None if key is None or key in TIMES else (f"{key} ", f", {self._name} {abs(theirs):g}")
+            for key, theirs in zip(self._keys, self._scores, strict=True)
+        ]
+        self._behind: dict[tuple[Key | None, timedelta], str] = {}
 
-def _why_lost(
-    policy: Policy, best: tuple[tuple[float, ...], Offer], loser: tuple[tuple[float, ...], Offer], now: datetime
-) -> str:
-    winner, name = best[1], best[1].planner
-    index = _deciding(policy, best[0], loser[0])
-    if index is None:
-        return "equal to the winner" if loser[1].planner == name else f"equal to {name}, which is first by name"
-    key = policy.keys[index]
-    if key in (Key.EARLIEST_START, Key.EARLIEST_FINISH):
-        behind = loser[1].start - max(winner.start, now)
+    def won(self, able: list[_Scored]) -> str:
+        """Say why the first of all is the first."""
+        if len(able) == 1:
+            return "the only one that can"
+        keys, index = self._deciding(*able[1])
+        if index is None:
+            return "first by name of equals"
+        before = [_EQUAL_IN[key] for key in keys[:index]]
+        # What breaks ties is far down the list: what is equal before it is not told one by one.
+        equal = "that are equal before" if index >= len(self._keys) else f"that {' and '.join(before)}"
+        return _WON_BY[keys[index]] + (f" of those {equal}" if before else "")
+
+    def lost(self, scores: tuple[float, ...], offer: Offer) -> str:
+        """Say what decided against an offer, and by how much."""
+        for theirs, ours, words in zip(self._scores, scores, self._numbers, strict=True):
+            if ours != theirs:
+                if words is None or ours == inf:
+                    break
+                return f"{words[0]}{abs(ours):g}{words[1]}"
+        keys, index = self._deciding(scores, offer)
+        if index is None:
+            return "equal to the winner" if offer.planner == self._name else f"equal to {self._name}, first by name"
+        key = keys[index]
+        if key in TIMES:
+            return self._later(key, offer)
+        if index < len(scores):
+            ours, theirs = scores[index], self._scores[index]
+        else:
+            measure = measure_of_key(keys[index], self._now, self._policy.granularity)  # type: ignore[arg-type]
+            ours, theirs = measure(offer), measure(self._best)
+        if ours == inf:
+            return f"states no {_unstated(key, self._policy, index)}, {self._name} does"
+        if key is None:
+            return f"weighted sum {ours:.4g}, {self._name} {theirs:.4g}"
+        return f"{key} {abs(ours):g}, {self._name} {abs(theirs):g}"
+
+    def _deciding(self, scores: tuple[float, ...], offer: Offer) -> tuple[list[Key | None], int | None]:
+        """Find the first criterion in which an offer differs from the best; after all of them, the tie's keys."""
+        for index, score in enumerate(scores):
+            if score != self._scores[index]:
+                return self._keys, index
+        keys = [*self._keys, *self._ties]
+        for index, key in enumerate(self._ties, len(scores)):
+            measure = measure_of_key(key, self._now, self._policy.granularity)
+            if measure(offer) != measure(self._best):
+                return keys, index
+        return keys, None
+
+    def _later(self, key: Key | None, offer: Offer) -> str:
+        start, best = offer.start, self._best.start
+        behind = (start if start > self._now else self._now) - (best if best > self._now else self._now)
         if key is Key.EARLIEST_FINISH:
-            behind += loser[1].duration - winner.duration
-        verb = "starts" if key is Key.EARLIEST_START else "finishes"
-        return f"{verb} {amount_of_time(behind)} later than {name}"
-    ours, theirs = loser[0][index], best[0][index]
-    if ours == inf:
-        return f"states no {key}, {name} does"
-    return f"{key} {abs(ours):g}, {name} {abs(theirs):g}"
+            behind += offer.duration - self._best.duration
+        if (told := self._behind.get((key, behind))) is None:
+            verb = "starts" if key is Key.EARLIEST_START else "finishes"
+            told = self._behind[key, behind] = f"{verb} {amount_of_time(behind)} later than {self._name}"
+        return told
 
 
-def amount_of_time(duration: timedelta) -> str:
-    """Write a length of time as people say it: 40 s, 12 min, 3 h 20 min, 2 d."""
-    seconds = round(duration.total_seconds())
-    if seconds < 120:
-        return f"{seconds} s"
-    minutes = round(seconds / 60)
-    if minutes < 120:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h" if hours else f"{days} d"
+def _unstated(key: Key | None, policy: Policy, index: int) -> str:
+    return key.value if key is not None else str(policy.criteria[index])

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from time import monotonic
@@ -22,15 +23,56 @@ MAX_OFFERS = 1000
 
 
 async def collect(
-    planners: Planners, asked: Iterable[Planner], request: bytes, deadline: timedelta
+    planners: Planners,
+    asked: Iterable[Planner],
+    request: bytes,
+    deadline: timedelta,
+    *,
+    trace: str = "",
+    with_load: bool = False,
 ) -> tuple[Answer, ...]:
-    """Ask all planners at once and wait until all have answered or the deadline is over. Raises nothing."""
-    return tuple(await asyncio.gather(*(ask(planners, planner, request, deadline) for planner in asked)))
+    """Ask all planners at once and wait until all have answered or the deadline is over. Raises nothing.
+
+    `with_load` asks each before the request how much of its platform is taken: afterwards its offers would count.
+    """
+    ask = _ask_with_load if with_load else _ask
+    return tuple(await asyncio.gather(*(ask(planners, planner, request, deadline, trace) for planner in asked)))
 
 
-async def ask(planners: Planners, planner: Planner, request: bytes, deadline: timedelta) -> Answer:
+async def _ask_with_load(
+    planners: Planners, planner: Planner, request: bytes, deadline: timedelta, trace: str
+) -> Answer:
+    began = monotonic()
+    try:
+        # A third of the time and no more: who does not say loses by that criterion, not its vote.
+        reply = await planners.call(planner, "GET", "/capabilities", deadline / 3)
+        load = read_load(reply.document()) if reply.status == 200 else None
+    except (NoReply, MalformedBody):
+        load = None
+    spent = timedelta(seconds=monotonic() - began)
+    answer = await _ask(planners, planner, request, deadline - spent, trace)
+    return replace(
+        answer,
+        load=load,
+        elapsed=answer.elapsed + spent.total_seconds(),
+        offers=tuple(replace(offer, load=load) for offer in answer.offers),
+    )
+
+
+def read_load(document: Any) -> float | None:
+    """Find in a planner's capabilities the share of its quota that is taken: the larger of cores and memory."""
+    try:
+        quota, free = document["quota"], document["free"]
+        shares = [1 - float(free[name]) / float(quota[name]) for name in ("cores", "memory_gib")]
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    return round(min(max(*shares, 0.0), 1.0), 3)
+
+
+async def _ask(planners: Planners, planner: Planner, request: bytes, deadline: timedelta, trace: str) -> Answer:
     """Ask one planner; what goes wrong is in the answer."""
     began = monotonic()
+    headers = {"traceparent": f"00-{trace}-{trace[:16]}-01"} if trace else {}
 
     def answer(verdict: Verdict, *reasons: str) -> Answer:
         return Answer(planner.name, verdict, reasons, elapsed=monotonic() - began)
@@ -41,12 +83,12 @@ async def ask(planners: Planners, planner: Planner, request: bytes, deadline: ti
     try:
         sent = datetime.now(UTC)
         try:
-            reply = await planners.call(planner, "POST", "/requests", deadline, request)
+            reply = await planners.call(planner, "POST", "/requests", deadline, request, headers)
         except NoReply as failure:
             # An idle connection that the planner closed meanwhile: a question may be asked again.
             if not failure.cut or "without sending" not in str(failure):
                 raise
-            reply = await planners.call(planner, "POST", "/requests", left(), request)
+            reply = await planners.call(planner, "POST", "/requests", left(), request, headers)
         if reply.status in (301, 302, 303, 307, 308):
             reply = await _follow(planners, planner, reply, left())
         received = datetime.now(UTC)
@@ -55,7 +97,10 @@ async def ask(planners: Planners, planner: Planner, request: bytes, deadline: ti
             return answer(Verdict.TIMEOUT, f"no answer within {deadline.total_seconds():g} s")
         return answer(Verdict.NONSENSE if failure.cut else Verdict.UNREACHABLE, str(failure))
     elapsed = monotonic() - began
-    return read_answer(planner, reply, sent, received, elapsed)
+    answered = read_answer(planner, reply, sent, received, elapsed)
+    if answered.verdict in (Verdict.NONSENSE, Verdict.ERROR):
+        return replace(answered, excerpt=one_line(reply.body[:1000].decode("utf-8", "replace")))
+    return answered
 
 
 async def _follow(planners: Planners, planner: Planner, reply: Reply, timeout: timedelta) -> Reply:

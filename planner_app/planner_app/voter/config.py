@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from planner_app.execution_broker.times import parse_duration
-from planner_app.voter.choose import Policy
+from planner_app.voter.policy import Key, Policy
 
 
 def _is_absolute(path: Path) -> Path:
@@ -37,16 +37,12 @@ def _read_duration(value: Any) -> Any:
     return parse_duration(value) if isinstance(value, str) else value
 
 
-def _is_policy(text: str) -> str:
-    Policy.parse(text)
-    return text
-
-
 AbsolutePath = Annotated[Path, AfterValidator(_is_absolute)]
 Duration = Annotated[timedelta, BeforeValidator(_read_duration), AfterValidator(_is_positive)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s]*[^\s/])?$")]
-PolicyName = Annotated[str, AfterValidator(_is_policy)]
+User = Annotated[str, Field(pattern=r"^[A-Za-z0-9._@*-]{1,255}$")]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -95,6 +91,37 @@ class App(_Section):
     """Words of JOB_OPTIONS; a client's own come after them, and the last one wins."""
 
 
+class BudgetEntry(_Section):
+    """What a user may spend in a period; `*` is each user who has no entry of his own for the cost."""
+
+    user: User
+    cost: Name
+    amount: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    period: Duration
+
+
+class Slurmrestd(_Section):
+    """The three calls of slurmrestd v0.0.36 that caesar-rest makes."""
+
+    key_file: AbsolutePath
+    """The key that tokens are signed with (HS256), the same bytes as caesar-rest has; a line break at its end is none
+    of it."""
+    user: User = "caesar"
+    """Whom the tokens are for: caesar-rest's --slurm_user."""
+    data: AbsolutePath
+    """Where caesar-rest's data are on the shared storage, a directory for each user: its --slurm_datadir."""
+    jobs: AbsolutePath
+    """Where caesar-rest's jobs are on the shared storage: its --slurm_jobdir."""
+    images: dict[str, Name]
+    """Which application runs what caesar-rest calls by the path of a Singularity image."""
+    attempts: PositiveInt = 3
+    """Votes on one job at most, where accepted sessions fail before they start."""
+    votes_at_once: PositiveInt = 4
+    """Ballots that are held behind the answers at the same time."""
+    try_again: Duration = timedelta(seconds=10)
+    """Pause before the next vote on a job for which no planner answered, doubled each time."""
+
+
 class PlannerEntry(_Section):
     """A planner to ask."""
 
@@ -116,11 +143,36 @@ class VoterConfig(_Section):
     accept_timeout: Duration = timedelta(seconds=5)
     poll_every: Duration = timedelta(seconds=1)
     clock_tolerance: Duration = timedelta(seconds=5)
-    policy: PolicyName = "default"
+    policy: str = "default"
+    """How to choose where a ballot does not say."""
+    policies: dict[Name, str] = {}
+    """Names for policies, beside those that every voter knows."""
+    references: dict[Key, Positive] = {}
+    """What counts as one in a weighted sum that does not say, where the request has no limit of it either."""
+    budgets: list[BudgetEntry] = []
     clients_file: AbsolutePath
     """Lines of a client's name and the SHA-256 of its token in hexadecimal digits."""
     planners_file: AbsolutePath
     apps: dict[Name, App]
+    slurmrestd: Slurmrestd | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for name, text in self.policies.items():
+            if name == "default" or name in set(Key):
+                raise ValueError(f"policies: {name} is the name of a key")
+            try:
+                Policy.parse(text)
+            except ValueError as error:
+                raise ValueError(f"policies.{name}: {error}") from None
+        Policy.parse(self.policy, self.policies)
+        if self.slurmrestd is not None:
+            strangers = sorted(set(self.slurmrestd.images.values()) - set(self.apps))
+            if strangers:
+                raise ValueError(f"slurmrestd.images: no application {strangers[0]}; there are: {', '.join(self.apps)}")
+            if not self.slurmrestd.data.is_relative_to(self.storage.data):
+                raise ValueError(f"slurmrestd.data: must lie below {self.storage.data}, where jobs may read")
+        return self
 
 
 class _Planners(_Section):

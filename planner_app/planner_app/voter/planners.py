@@ -3,7 +3,7 @@
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -99,13 +99,19 @@ class Planners:
         return self._planners.get(name)
 
     async def call(
-        self, planner: Planner, method: str, path: str, timeout: timedelta, body: bytes | None = None
+        self,
+        planner: Planner,
+        method: str,
+        path: str,
+        timeout: timedelta,
+        body: bytes | None = None,
+        more_headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """Make one call and read the whole reply within `timeout`.
 
         Raises NoReply where that does not happen.
         """
-        headers = {"Authorization": f"Bearer {planner.token}", "Accept": JSON}
+        headers = {"Authorization": f"Bearer {planner.token}", "Accept": JSON, **(more_headers or {})}
         if body is not None:
             headers["Content-Type"] = JSON
         seconds = timeout.total_seconds()

@@ -1,25 +1,41 @@
 """Holding ballots: collect, choose, accept, reject, follow."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 from uuid import UUID
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from planner_app.execution_broker.codecs import JSON, MalformedBody, encode
-from planner_app.execution_broker.times import format_duration, format_instant, parse_duration, parse_instant
 from planner_app.voter.accept import Outcome, accept, dismiss
 from planner_app.voter.ballots import Ballots, Fate, HeldOffer, State, now_text
-from planner_app.voter.choose import Answer, Candidate, Choice, Demand, Offer, Policy, Range, Verdict, choose
+from planner_app.voter.budgets import Budget, Budgets
+from planner_app.voter.choose import Demand, choose
 from planner_app.voter.collect import collect
 from planner_app.voter.config import App, VoterConfig
+from planner_app.voter.documents import (
+    answer_documents,
+    ballot_document,
+    bare,
+    candidate_documents,
+    costs_of,
+    demand_document,
+    fates,
+    mark,
+    ms,
+    note,
+    read_demand,
+    references,
+    summary,
+)
 from planner_app.voter.follow import followed
+from planner_app.voter.metrics import Metrics
 from planner_app.voter.planners import NoReply, Planner, Planners
+from planner_app.voter.policy import Key, Policy
 from planner_app.voter.requests import Wish, build_request, demand_of
 from planner_app.voter.text import one_line
 
@@ -27,7 +43,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0
 """Seconds between two attempts to reject or cancel; each is twice the one before, up to the longest."""
-_KEPT_HISTORY = 100
+_LOOKS_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,30 +61,12 @@ class Order:
     input_path: str | None
     upload: UUID | None
     client: str
-
-
-class Metrics:
-    """What is counted, for Prometheus."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.ballots = Counter(
-            "caesar_voter_ballots", "Ballots by what became of them.", ["state"], registry=self.registry
-        )
-        self.answers = Counter(
-            "caesar_voter_answers", "Planners' answers by verdict.", ["planner", "verdict"], registry=self.registry
-        )
-        self.wins = Counter("caesar_voter_wins", "Offers accepted.", ["planner"], registry=self.registry)
-        self.vote = Histogram(
-            "caesar_voter_vote_seconds",
-            "From the question to the accepted offer.",
-            buckets=(0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2, 4, 8),
-            registry=self.registry,
-        )
-        self.followed = Gauge("caesar_voter_followed_sessions", "Sessions that run.", registry=self.registry)
-        self.unwanted = Gauge(
-            "caesar_voter_unwanted_offers", "Offers still to be rejected or cancelled.", registry=self.registry
-        )
+    user: str
+    """Whose budget it is."""
+    trace: str
+    """32 hexadecimal digits under which planners and platforms know the job too."""
+    job: Mapping[str, Any] | None = None
+    """The job of caesar-rest that it is for: its id and the number of the attempt."""
 
 
 class Voter:
@@ -78,11 +76,18 @@ class Voter:
         self.config = config
         self.planners = planners
         self.ballots = ballots
+        self.budgets = Budgets(
+            ballots.database, [Budget(each.user, each.cost, each.amount, each.period) for each in config.budgets]
+        )
         self.metrics = Metrics()
+        self.on_change: Callable[[dict[str, Any]], None] = lambda _ballot: None
+        """Told of every ballot that is followed, when it begins to be and when its phase changes."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._watched: dict[str, dict[str, Any]] = {}
         """Ballots in state RUNNING, which the follower looks at."""
         self._wake = asyncio.Event()
+        self._looks = asyncio.Semaphore(_LOOKS_AT_ONCE)
+        self._waiting: dict[str, asyncio.Event] = {}
         self._dismissing: set[tuple[str, str, str]] = set()
 
     async def start(self) -> None:
@@ -91,9 +96,9 @@ class Voter:
             if ballot["state"] == State.RUNNING:
                 self._watch(ballot)
             else:
-                self._spawn(self._resume(ballot))
+                self.spawn(self._resume(ballot))
         self._dismiss(await self.ballots.unwanted())
-        self._spawn(self._follow())
+        self.spawn(self._follow())
 
     async def close(self) -> None:
         """Stop; what is unfinished is on record."""
@@ -103,7 +108,8 @@ class Voter:
         await self.planners.close()
         self.ballots.close()
 
-    def _spawn(self, work: Any) -> None:
+    def spawn(self, work: Any) -> None:
+        """Do something in the background until the voter closes; what goes wrong is logged."""
         task: asyncio.Task[None] = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -113,31 +119,49 @@ class Voter:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("background work failed", exc_info=error)
 
+    async def wait(self, ballot: str) -> dict[str, Any] | None:
+        """Wait until a ballot has ended and return it; None where there is none of that id."""
+        while True:
+            event = self._waiting.setdefault(ballot, asyncio.Event())
+            found = await self.ballots.get(ballot)
+            if found is None or State(found["state"]).ended:
+                self._waiting.pop(ballot, None)
+                return found
+            await event.wait()
+            self._waiting.pop(ballot, None)
+
     # --- one vote -------------------------------------------------------------------------------------
 
     async def vote(self, order: Order) -> dict[str, Any]:
         """Hold a ballot and return it, accepted or not. Planners' faults are in it; none is raised."""
-        request = build_request(order.app, order.wish, order.input_path, f"{order.app_name}-{order.ballot[:8]}")
+        # The one name that planners show with a session, and hand on to the platform's job.
+        request = build_request(order.app, order.wish, order.input_path, f"{order.app_name}-{order.trace}")
         demand = demand_of(order.app, order.wish)
+        policy = order.policy.with_references(references(demand), self.config.references)
         document: dict[str, Any] = {
             "created": now_text(),
             "client": order.client,
+            "user": order.user,
+            "trace": order.trace,
+            "job": order.job,
             "app": order.app_name,
             "upload": None if order.upload is None else str(order.upload),
-            "policy": str(order.policy),
+            "policy": str(policy),
+            "criteria": [str(criterion) for criterion in policy.criteria],
             "only": list(order.only),
             "accept": order.accept,
-            "demand": _demand_document(demand),
+            "demand": demand_document(demand),
             "request": request,
+            "answers": [],
             "candidates": [],
             "message": "",
             "history": [],
             "timings": {},
         }
-        _note(document, "VOTING")
+        note(document, "VOTING")
         # Put on record while the planners think; nothing is accepted before both are done.
         creating = asyncio.ensure_future(self.ballots.create(order.ballot, document))
-        return await self._hold(order.ballot, document, order.policy, demand, creating)
+        return await self._hold(order.ballot, document, policy, demand, creating)
 
     async def _hold(
         self,
@@ -150,27 +174,36 @@ class Voter:
         began = monotonic()
         names = document["only"] or self.planners.names()
         asked = [planner for name in names if (planner := self.planners.get(name)) is not None]
-        answers = await collect(self.planners, asked, encode(document["request"], JSON), self.config.deadline)
+        answers = await collect(
+            self.planners,
+            asked,
+            encode(document["request"], JSON),
+            self.config.deadline,
+            trace=document["trace"],
+            with_load=Key.LOAD in policy.keys,
+        )
+        collected = monotonic()
         if creating is not None:
             await creating
-        collected = monotonic()
+        demand = replace(demand, budgets=await self.budgets.left(document["user"]))
         choice = choose(policy, demand, answers, datetime.now(UTC), self.config.clock_tolerance)
         chosen = monotonic()
         for answer in answers:
             self.metrics.answers.labels(answer.planner, answer.verdict).inc()
-        document["candidates"] = _candidates(choice, answers)
-        document["timings"] = {"collect_ms": _ms(collected - began), "choose_ms": _ms(chosen - collected)}
+        document["answers"] = answer_documents(answers)
+        document["candidates"] = candidate_documents(choice, answers, policy)
+        document["timings"] = {"collect_ms": ms(collected - began), "choose_ms": ms(chosen - collected)}
         wanted = document["accept"] and choice.winner is not None
         if not wanted:
             state = State.NO_OFFER if choice.winner is None else State.ASKED
-            document["message"] = _summary(choice, len(answers))
-            _note(document, state, document["message"])
-            document["timings"]["total_ms"] = _ms(monotonic() - began)
-            await self.ballots.decide(ballot, state, document, _fates(choice, answers, keep=False))
-            self._count(state)
-            self._spawn(self._dismiss_unwanted(ballot))
-            return _ballot(ballot, state, document)
-        await self.ballots.decide(ballot, State.ACCEPTING, document, _fates(choice, answers, keep=True))
+            document["message"] = summary(choice, len(answers))
+            note(document, state, document["message"])
+            document["timings"]["total_ms"] = ms(monotonic() - began)
+            await self.ballots.decide(ballot, state, document, fates(choice, answers, keep=False))
+            self._over(ballot, state)
+            self.spawn(self._dismiss_unwanted(ballot))
+            return ballot_document(ballot, state, document)
+        await self.ballots.decide(ballot, State.ACCEPTING, document, fates(choice, answers, keep=True))
         held = [HeldOffer(ballot, offer.planner, str(offer.uuid), offer.expires, Fate.HELD) for offer in choice.ranked]
         return await self._accept(ballot, document, held, began)
 
@@ -186,59 +219,67 @@ class Voter:
         """Accept the first offer that its planner gives, in order of rank."""
         for offer in held:
             planner = self.planners.get(offer.planner)
-            if planner is None:
-                outcome = Outcome(None, "is not among the planners any more", settled=True)
+            too_much = await self.budgets.take(ballot, document["user"], costs_of(document, offer))
+            if too_much is not None:
+                outcome = Outcome(None, too_much, unwanted=True)
+            elif planner is None:
+                outcome = Outcome(None, "is not among the planners any more")
             else:
                 outcome = await accept(
                     self.planners, planner, offer.session, self.config.accept_timeout, look_first=resumed
                 )
             if outcome.phase is not None:
                 document["message"] = f"accepted by {offer.planner}"
-                _mark(document, offer, chosen=True)
-                _note(document, outcome.phase, document["message"])
-                document["timings"]["total_ms"] = _ms(monotonic() - began)
+                mark(document, offer, chosen=True)
+                note(document, outcome.phase, document["message"])
+                document["timings"]["total_ms"] = ms(monotonic() - began)
                 await self.ballots.accepted(ballot, offer.planner, offer.session, outcome.phase, document)
                 if not resumed:
                     self.metrics.vote.observe(monotonic() - began)
                 self.metrics.wins.labels(offer.planner).inc()
-                log.info("accepted", ballot=ballot, planner=offer.planner, session=offer.session)
+                log.info(
+                    "accepted", ballot=ballot, trace=document["trace"], planner=offer.planner, session=offer.session
+                )
                 winner = {"planner": offer.planner, "session": offer.session}
-                accepted = _ballot(ballot, State.RUNNING, document, outcome.phase, winner)
+                accepted = ballot_document(ballot, State.RUNNING, document, outcome.phase, winner)
                 self._watch(accepted)
-                self._spawn(self._dismiss_unwanted(ballot))
+                self.spawn(self._dismiss_unwanted(ballot))
                 return accepted
             log.warning("offer lost", ballot=ballot, planner=offer.planner, reason=outcome.reason)
-            _mark(document, offer, lost=outcome.reason)
-            _note(document, State.ACCEPTING, f"{offer.planner}: {outcome.reason}")
-            fate = Fate.LOST if outcome.settled else Fate.TO_CANCEL
+            mark(document, offer, lost=outcome.reason)
+            note(document, State.ACCEPTING, f"{offer.planner}: {outcome.reason}")
+            fate = Fate.TO_REJECT if outcome.unwanted else Fate.LOST if outcome.settled else Fate.TO_CANCEL
             await self.ballots.settle(ballot, offer.planner, offer.session, fate)
         document["message"] = "no planner gave what it had offered"
-        _note(document, State.NO_OFFER, document["message"])
-        document["timings"]["total_ms"] = _ms(monotonic() - began)
-        await self.ballots.end(ballot, State.NO_OFFER, document)
-        self._count(State.NO_OFFER)
-        self._spawn(self._dismiss_unwanted(ballot))
-        return _ballot(ballot, State.NO_OFFER, document)
+        note(document, State.NO_OFFER, document["message"])
+        document["timings"]["total_ms"] = ms(monotonic() - began)
+        await self.ballots.end(ballot, State.NO_OFFER, document, free_of_charge=True)
+        self._over(ballot, State.NO_OFFER)
+        self.spawn(self._dismiss_unwanted(ballot))
+        return ballot_document(ballot, State.NO_OFFER, document)
 
     async def _resume(self, ballot: dict[str, Any]) -> None:
         """Take up a ballot that an earlier voter left in the middle of the vote."""
-        document = _bare(ballot)
-        _note(document, ballot["state"], "taken up again by a restarted voter")
+        # An older voter's ballots had neither.
+        document = {"trace": UUID(ballot["id"]).hex, "user": ballot["client"]} | bare(ballot)
+        note(document, ballot["state"], "taken up again by a restarted voter")
         if ballot["state"] == State.ACCEPTING:
             held = await self.ballots.held(ballot["id"])
             await self._accept(ballot["id"], document, held, monotonic(), resumed=True)
         elif document["accept"]:
             # No offer of the first round was accepted, and those that are held expire: ask again.
-            demand = _read_demand(document["demand"])
+            demand = read_demand(document["demand"])
             await self._hold(ballot["id"], document, Policy.parse(document["policy"]), demand)
         else:
             document["message"] = "the voter was restarted during the question"
-            _note(document, State.NO_OFFER, document["message"])
+            note(document, State.NO_OFFER, document["message"])
             await self.ballots.end(ballot["id"], State.NO_OFFER, document)
-            self._count(State.NO_OFFER)
+            self._over(ballot["id"], State.NO_OFFER)
 
-    def _count(self, state: State) -> None:
+    def _over(self, ballot: str, state: State) -> None:
         self.metrics.ballots.labels(state).inc()
+        if (event := self._waiting.get(ballot)) is not None:
+            event.set()
 
     # --- what is not wanted any more --------------------------------------------------------------------
 
@@ -253,7 +294,7 @@ class Voter:
             if key not in self._dismissing:
                 self._dismissing.add(key)
                 self.metrics.unwanted.set(len(self._dismissing))
-                self._spawn(self._dismiss_one(offer, key))
+                self.spawn(self._dismiss_one(offer, key))
 
     async def _dismiss_one(self, offer: HeldOffer, key: tuple[str, str, str]) -> None:
         planner = self.planners.get(offer.planner)
@@ -278,6 +319,7 @@ class Voter:
         self._watched[ballot["id"]] = ballot
         self.metrics.followed.set(len(self._watched))
         self._wake.set()
+        self.on_change(ballot)
 
     async def _follow(self) -> None:
         """Look at all running sessions once an interval; without any there is nothing to wake up for."""
@@ -286,7 +328,12 @@ class Voter:
                 self._wake.clear()
                 await self._wake.wait()
             await asyncio.sleep(self.config.poll_every.total_seconds())
-            await asyncio.gather(*(self._look(ballot) for ballot in list(self._watched.values())))
+            await asyncio.gather(*(self._look_in_turn(ballot) for ballot in list(self._watched.values())))
+
+    async def _look_in_turn(self, ballot: dict[str, Any]) -> None:
+        async with self._looks:
+            if ballot["id"] in self._watched:
+                await self._look(ballot)
 
     async def _look(self, ballot: dict[str, Any]) -> None:
         planner = self.planners.get(ballot["winner"]["planner"])
@@ -295,25 +342,37 @@ class Voter:
             return
         seen = await followed(self.planners, planner, ballot["winner"]["session"], self.config.accept_timeout)
         if seen.state.ended:
-            await self._end(ballot, seen.state, seen.phase, seen.message)
-        elif seen.phase not in (None, ballot["phase"]) or seen.message != ballot.get("trouble", ""):
-            document = _bare(ballot)
+            await self._end(ballot, seen.state, seen.phase, seen.message, seen.facts)
+            return
+        news = {name: value for name, value in seen.facts.items() if name not in ballot}
+        if news or seen.phase not in (None, ballot["phase"]) or seen.message != ballot.get("trouble", ""):
+            document = bare(ballot) | news
             document["trouble"] = seen.message
-            _note(document, seen.phase or ballot["phase"], seen.message)
             phase = seen.phase or ballot["phase"]
+            if phase != ballot["phase"] or seen.message:
+                note(document, phase, seen.message)
             await self.ballots.follow(ballot["id"], phase, document)
-            self._watched[ballot["id"]] = ballot | document | {"phase": phase}
+            self._watched[ballot["id"]] = changed = ballot | document | {"phase": phase}
+            self.on_change(changed)
 
-    async def _end(self, ballot: dict[str, Any], state: State, phase: str | None, message: str) -> None:
-        document = _bare(ballot)
+    async def _end(
+        self,
+        ballot: dict[str, Any],
+        state: State,
+        phase: str | None,
+        message: str,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        document = bare(ballot) | dict(facts or {})
         document["message"] = message
         document.pop("trouble", None)
-        _note(document, phase or state, message)
-        await self.ballots.end(ballot["id"], state, document, phase)
+        note(document, phase or state, message)
+        # What never ran costs nothing.
+        await self.ballots.end(ballot["id"], state, document, phase, free_of_charge=not document.get("started"))
         self._watched.pop(ballot["id"], None)
         self.metrics.followed.set(len(self._watched))
-        self._count(state)
-        log.info("ended", ballot=ballot["id"], state=state, message=message)
+        self._over(ballot["id"], state)
+        log.info("ended", ballot=ballot["id"], trace=document.get("trace"), state=state, message=message)
 
     async def cancel(self, ballot: dict[str, Any]) -> tuple[bool, str]:
         """Ask the winner's planner to cancel; say whether it took that, and what it said if not.
@@ -356,124 +415,3 @@ class Voter:
 
         planners = [planner for name in self.planners.names() if (planner := self.planners.get(name))]
         return await asyncio.gather(*(one(planner) for planner in planners))
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 1)
-
-
-def _note(document: dict[str, Any], phase: str, message: str = "") -> None:
-    """Add a line to a ballot's history."""
-    history = document["history"]
-    history.append({"time": now_text(), "phase": str(phase), "message": message})
-    del history[:-_KEPT_HISTORY]
-
-
-def _ballot(
-    ballot: str,
-    state: State,
-    document: Mapping[str, Any],
-    phase: str | None = None,
-    winner: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """Put a ballot together as `Ballots.get` gives it."""
-    return {"id": ballot, "state": state, "phase": phase, "winner": winner} | dict(document)
-
-
-def _bare(ballot: Mapping[str, Any]) -> dict[str, Any]:
-    """Take off a ballot what its row has columns for; the history may then be added to."""
-    bare = {key: value for key, value in ballot.items() if key not in ("id", "state", "phase", "winner")}
-    return bare | {"history": list(ballot["history"])}
-
-
-def _candidates(choice: Choice, answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    by_planner = {answer.planner: answer for answer in answers}
-    return [_candidate(candidate, by_planner[candidate.planner]) for candidate in choice.candidates]
-
-
-def _candidate(candidate: Candidate, answer: Answer) -> dict[str, Any]:
-    offer = candidate.offer
-    document: dict[str, Any] = {
-        "planner": candidate.planner,
-        "verdict": candidate.verdict,
-        "rank": candidate.rank,
-        "chosen": candidate.rank == 1,
-        "reason": candidate.reason,
-        "elapsed_ms": _ms(answer.elapsed),
-        "offer": None,
-    }
-    if offer is not None:
-        document["offer"] = {
-            "session": str(offer.uuid),
-            "url": offer.url,
-            "cores": offer.cores,
-            "memory_gib": offer.memory_gib,
-            "start": format_instant(offer.start),
-            "duration": format_duration(offer.duration),
-            "expires": format_instant(offer.expires),
-            "costs": dict(offer.costs),
-            "metrics": dict(offer.metrics),
-        }
-    return document
-
-
-def _mark(document: dict[str, Any], offer: HeldOffer, *, chosen: bool = False, lost: str = "") -> None:
-    """Write into the candidates what became of an offer when it was to be accepted."""
-    for candidate in document["candidates"]:
-        if candidate["offer"] is not None and candidate["offer"]["session"] == offer.session:
-            if candidate["planner"] != offer.planner:
-                continue
-            candidate["chosen"] = chosen
-            if lost:
-                candidate["reason"] = lost
-            elif candidate["rank"] != 1:
-                candidate["reason"] = f"taken after the better ones were lost; {candidate['reason']}"
-
-
-def _fates(
-    choice: Choice, answers: Sequence[Answer], *, keep: bool
-) -> list[tuple[str, UUID, int | None, datetime | None, Fate]]:
-    """Say what is to become of every offer that has an id."""
-    rows: list[tuple[str, UUID, int | None, datetime | None, Fate]] = []
-    for candidate in choice.candidates:
-        if (offer := candidate.offer) is not None:
-            fate = Fate.HELD if keep and candidate.rank is not None else Fate.TO_REJECT
-            rows.append((offer.planner, offer.uuid, candidate.rank, offer.expires, fate))
-    rows.extend(
-        (answer.planner, bad.uuid, None, None, Fate.TO_REJECT)
-        for answer in answers
-        for bad in answer.unusable
-        if bad.uuid is not None
-    )
-    return rows
-
-
-def _summary(choice: Choice, asked: int) -> str:
-    winner: Offer | None = choice.winner
-    if winner is not None:
-        return f"{winner.planner} would win; {len(choice.ranked)} offers can"
-    silent = sum(candidate.verdict is not Verdict.NO and candidate.offer is None for candidate in choice.candidates)
-    return f"none of {asked} planners can" + (f"; {silent} gave no proper answer" if silent else "")
-
-
-def _demand_document(demand: Demand) -> dict[str, Any]:
-    return {
-        "cores": {"min": demand.cores.min, "max": demand.cores.max},
-        "memory_gib": {"min": demand.memory_gib.min, "max": demand.memory_gib.max},
-        "duration": format_duration(demand.duration),
-        "start": None if demand.start is None else [format_instant(instant) for instant in demand.start],
-        "max_costs": dict(demand.max_costs),
-        "min_metrics": dict(demand.min_metrics),
-    }
-
-
-def _read_demand(document: Mapping[str, Any]) -> Demand:
-    start = document["start"]
-    return Demand(
-        cores=Range(**document["cores"]),
-        memory_gib=Range(**document["memory_gib"]),
-        duration=parse_duration(document["duration"]),
-        start=None if start is None else (parse_instant(start[0]), parse_instant(start[1])),
-        max_costs=document["max_costs"],
-        min_metrics=document["min_metrics"],
-    )

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from planner_app.execution_broker.times import parse_duration, parse_instant
-from planner_app.voter.choose import amount_of_time
-from planner_app.voter.text import one_line
+from planner_app.voter.policy import METRICS, TIMES
+from planner_app.voter.text import amount_of_time, one_line
 
 NARROW = 110
 """Columns below which reasons go under the table instead of into it."""
@@ -108,6 +108,50 @@ def outcome(console: Console, ballot: Mapping[str, Any]) -> None:
     console.print(line)
 
 
+def why(console: Console, explained: Mapping[str, Any]) -> None:
+    """Print what each candidate counted by each criterion, what each planner answered and when, and how it ended."""
+    won = explained["winner"]
+    best = next((candidate["planner"] for candidate in explained["candidates"] if candidate["chosen"]), None)
+    head = f"{best} {'won' if won else 'would win'}: {explained['reason']}" if best else explained["reason"]
+    console.print(Text(one_line(head), "bold"))
+    criteria = explained["criteria"]
+    times = {answer["planner"]: answer["elapsed_ms"] for answer in explained["answers"]}
+    table = _table("rank", "platform", "answered", *criteria, "why", right=["rank", "answered", *criteria])
+    for candidate in explained["candidates"]:
+        name, rank, scores = candidate["planner"], candidate["rank"], candidate["scores"]
+        cells = [
+            str(rank or "-"),
+            name,
+            f"{times[name]:.0f} ms" if name in times else "-",
+            *(_score(criterion, scores.get(criterion)) for criterion in criteria),
+            one_line(candidate["reason"]),
+        ]
+        table.add_row(*(Text(cell) for cell in cells), style="bold green" if candidate["chosen"] else "")
+    console.print(table)
+    for fault in explained["faults"]:
+        said = f' It said: "{one_line(fault["excerpt"], 80)}"' if fault["excerpt"] else ""
+        console.print(Text(f"{fault['planner']}: {'; '.join(map(one_line, fault['reasons']))}.{said}", "yellow"))
+    became = explained["became"]
+    line = f"ballot {explained['ballot'][:8]}: {became['state'].replace('_', ' ').lower()}"
+    if became["message"]:
+        line += f" ({one_line(became['message'])})"
+    if became["started"]:
+        line += f"; ran from {_local(became['started']):%H:%M:%S}"
+        line += f" to {_local(became['ended']):%H:%M:%S}" if became["ended"] else ""
+    if explained["trace"]:
+        line += f"; trace {explained['trace']}"
+    console.print(Text(line))
+
+
+def _score(criterion: str, score: float | None) -> str:
+    """Write what a candidate counts by a criterion; more is better in metrics, which are kept as less than nothing."""
+    if score is None:
+        return "-"
+    if criterion in TIMES:
+        return amount_of_time(timedelta(seconds=score))
+    return _number(abs(score) if criterion in METRICS else score)
+
+
 def history(console: Console, ballot: Mapping[str, Any]) -> None:
     """Print what happened to a ballot, and when."""
     table = _table("time", "phase", "why")
@@ -160,6 +204,8 @@ def platforms(console: Console, rows: Iterable[Mapping[str, Any]]) -> None:
         costs, metrics = row.get("costs") or {}, row.get("metrics") or {}
         below = row.get("platform") or {}
         trouble = row["reason"] or ("" if below.get("answers", True) else below.get("why", "does not answer"))
+        # Both may be so; that somebody wants it so is the better explanation.
+        trouble = (row.get("drained") or {}).get("words") or trouble
         table.add_row(
             row["name"],
             str(quota.get("cores", "-")),
