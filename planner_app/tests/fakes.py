@@ -26,6 +26,7 @@ from planner_app.platforms.protocol import (
     Snapshot,
     SubmissionRefused,
 )
+from tests.published import check_reply
 
 NINE = datetime(2026, 11, 24, 9, tzinfo=UTC)
 IMAGE = Image(
@@ -174,7 +175,10 @@ class FakePlanner:
         app = create_app(self.service, Tokens(hashes))
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(
-            transport=transport, base_url="http://planner", headers={"Authorization": f"Bearer {TOKENS['voter']}"}
+            transport=transport,
+            base_url="http://planner",
+            headers={"Authorization": f"Bearer {TOKENS['voter']}"},
+            event_hooks={"response": [check_reply]},
         )
 
     async def __aenter__(self) -> "FakePlanner":

@@ -1,106 +1,21 @@
-"""Every reply, in every phase, against the published schema; which of its files say what is told by `kind`.
+"""Every reply, in every phase, against the published schema; which of its files say what is told by `kind`."""
 
-The schema is not part of this project: EXECUTION_BROKER_SCHEMA names a copy of its directory v1.0.
-"""
-
-import os
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from jsonschema import Draft202012Validator, FormatChecker  # type: ignore[import-untyped]
 from planner_app.execution_broker import codecs, kinds
 from planner_app.platforms.protocol import JobState
-from referencing import Registry
-from referencing.jsonschema import DRAFT202012
 from tests.fakes import IMAGE, FakePlanner, request_of, start_in
-
-SCHEMA = os.environ.get("EXECUTION_BROKER_SCHEMA", "")
-
-# What the schema's discriminators do not say: sessions have no file of their own, and an offer set no kind.
-_BASE = "https://schema.invalid"
-_COMPONENTS = "components.yaml"
-_EXTRA = {
-    kinds.SCHEDULED_SESSION: (_COMPONENTS, "ScheduledExecutionSession"),
-    kinds.SIMPLE_SESSION: (_COMPONENTS, "SimpleExecutionSession"),
-    kinds.OFFERSET: (_COMPONENTS, "OfferSetResponse"),
-}
+from tests.published import COMPONENTS, Published, published
 
 
-class Published:
-    """The schema, and a validator for each of its kinds."""
-
-    def __init__(self, directory: Path) -> None:
-        self.files = {str(path.relative_to(directory)): path for path in directory.rglob("*.yaml")}
-        documents = {name: yaml.safe_load(path.read_text(encoding="utf-8")) for name, path in self.files.items()}
-        self.registry: Registry[Any] = Registry().with_resources(
-            (f"{_BASE}/{name}", DRAFT202012.create_resource(document)) for name, document in documents.items()
-        )
-        self.kinds: dict[str, tuple[str, str]] = dict(_EXTRA)
-        for name, document in documents.items():
-            for definition in document.get("components", {}).get("schemas", {}).values():
-                for kind, target in definition.get("discriminator", {}).get("mapping", {}).items():
-                    self.kinds.setdefault(kind, self._target(name, target))
-
-    @staticmethod
-    def _target(name: str, target: str) -> tuple[str, str]:
-        file, _, pointer = target.partition("#")
-        path = name if not file else os.path.normpath(Path(name).parent / file)
-        return path, pointer.rpartition("/")[2]
-
-    def validator(self, file: str, name: str) -> Draft202012Validator:
-        assert file in self.files
-        schema = {"$ref": f"{_BASE}/{file}#/components/schemas/{name}"}
-        return Draft202012Validator(schema, registry=self.registry, format_checker=FormatChecker())
-
-    def errors(self, document: Any, where: str = "") -> Iterator[str]:
-        """What is wrong with a document and with everything in it that has a kind."""
-        if isinstance(document, Mapping):
-            kind = document.get("kind")
-            if kind is not None and not kind.startswith("urn:"):  # those of messages and connectors are free
-                if kind not in self.kinds:
-                    yield f"{where}: unknown kind {kind}"
-                else:
-                    validator = self.validator(*self.kinds[kind])
-                    yield from (
-                        f"{where}{error.json_path}: {error.message}" for error in validator.iter_errors(document)
-                    )
-                    yield from self._unknown_fields(document, *self.kinds[kind], where)
-            for key, value in document.items():
-                yield from self.errors(value, f"{where}.{key}")
-        elif isinstance(document, list):
-            for number, value in enumerate(document):
-                yield from self.errors(value, f"{where}[{number}]")
-
-    def _unknown_fields(self, document: Mapping[str, Any], file: str, name: str, where: str) -> Iterator[str]:
-        """The schema allows any field; ours are to be those that it names."""
-        known = {"kind", *self._properties(f"{_BASE}/{file}#/components/schemas/{name}")}
-        for key in document.keys() - known:
-            yield f"{where}: the schema has no field {key}"
-
-    def _properties(self, reference: str) -> set[str]:
-        resolved = self.registry.resolver().lookup(reference)
-        found: set[str] = set()
-        todo = [(resolved.contents, resolved.resolver)]
-        while todo:
-            schema, resolver = todo.pop()
-            found |= schema.get("properties", {}).keys()
-            for part in schema.get("allOf", []):
-                if "$ref" in part:
-                    part_resolved = resolver.lookup(part["$ref"])
-                    todo.append((part_resolved.contents, part_resolved.resolver))
-                else:
-                    todo.append((part, resolver))
-        return found
-
-
-@pytest.fixture(scope="module")
-def published() -> Published:
-    if not SCHEMA:
+@pytest.fixture(scope="module", name="published")
+def schema() -> Published:
+    found = published()
+    if found is None:
         pytest.skip("EXECUTION_BROKER_SCHEMA names no copy of the Execution Broker schema's directory v1.0")
-    return Published(Path(SCHEMA))
+    return found
 
 
 def check(published: Published, document: dict[str, Any]) -> None:
@@ -130,7 +45,7 @@ async def test_our_request_is_one(tmp_path: Path, published: Published) -> None:
     async with FakePlanner(tmp_path) as planner:
         request = full_request(planner)
         assert list(published.errors(request)) == []
-        validator = published.validator(_COMPONENTS, "ExecutionRequest")
+        validator = published.validator(COMPONENTS, "ExecutionRequest")
         assert list(validator.iter_errors(request)) == []
 
 

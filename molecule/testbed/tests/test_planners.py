@@ -9,6 +9,7 @@ import httpx
 import pytest
 from handles import PLATFORMS, STATE, answering
 from testinfra.host import Host
+from tests.published import check_reply_now
 
 KINDS = "https://www.purl.org/ivoa.net/Calycopis-openapi/schema/v1.0/kinds"
 IDS = [platform["name"] for platform in PLATFORMS]
@@ -24,6 +25,7 @@ def clients(address: dict[str, str]) -> Iterator[dict[str, httpx.Client]]:
             base_url=f"http://{address['planner']}:{platform['port']}",
             headers={"Authorization": f"Bearer {token}"},
             timeout=30,
+            event_hooks={"response": [check_reply_now]},
         )
         for platform in PLATFORMS
     }
