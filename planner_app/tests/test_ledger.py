@@ -20,7 +20,7 @@ from planner_app.planner.ledger import IllegalChange, Ledger, Note, SessionRow
 from planner_app.planner.ledger.database import version_of
 from planner_app.planner.ledger.migrate import upgrade
 from planner_app.planner.ledger.schema import HEAD, is_live, metadata, sessions
-from planner_app.planner.quoting import Amount, Offer, Quote, Reason, Reservation
+from planner_app.planner.quoting import Amount, Book, Offer, Quote, Reason, Reservation
 from tests.fakes import NINE
 
 HOUR = timedelta(hours=1)
@@ -82,8 +82,8 @@ def test_a_quote_sees_what_was_reserved_before(ledger: Ledger) -> None:
     reserve(ledger, offer(), offer(4))
     seen: list[Sequence[Reservation]] = []
 
-    def make(reservations: Sequence[Reservation]) -> Quote:
-        seen.append(reservations)
+    def make(book: Book) -> Quote:
+        seen.append(list(book))
         return Quote(reasons=(Reason("urn:no", "no ${left}", {"left": "0"}),))
 
     refused, rows = ledger.reserve(client="voter", request={}, program=None, now=NINE, make=make)
@@ -95,7 +95,7 @@ def test_a_quote_sees_what_was_reserved_before(ledger: Ledger) -> None:
 
 
 def test_nothing_is_reserved_where_the_quote_fails(ledger: Ledger) -> None:
-    def make(_: Sequence[Reservation]) -> Quote:
+    def make(_: Book) -> Quote:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -106,8 +106,8 @@ def test_nothing_is_reserved_where_the_quote_fails(ledger: Ledger) -> None:
 def test_quotes_at_once_do_not_see_the_same_room(database: str, ledger: Ledger) -> None:
     """Two connections, as two threads or two processes have them; only one of eight may have the last room."""
 
-    def make(reservations: Sequence[Reservation]) -> Quote:
-        return Quote(() if reservations else (offer(),))
+    def make(book: Book) -> Quote:
+        return Quote(() if len(book) else (offer(),))
 
     barrier = threading.Barrier(8)
     given: list[SessionRow] = []

@@ -6,6 +6,17 @@ the length of a short transaction.
 """
 
 from planner_app.planner.ledger.rows import Event, Level, Note, OfferSetRow, SessionRow
-from planner_app.planner.ledger.store import IllegalChange, Ledger
+from planner_app.planner.ledger.store import Ask, Found, IllegalChange, Ledger, Reserved
 
-__all__ = ["Event", "IllegalChange", "Ledger", "Level", "Note", "OfferSetRow", "SessionRow"]
+__all__ = [
+    "Ask",
+    "Event",
+    "Found",
+    "IllegalChange",
+    "Ledger",
+    "Level",
+    "Note",
+    "OfferSetRow",
+    "Reserved",
+    "SessionRow",
+]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID, uuid4
@@ -78,6 +78,15 @@ class SessionRow:
             ended=self.ended is not None,
             client=self.client,
         )
+
+    def changed(self, now: datetime, phase: Phase, columns: Mapping[str, Any]) -> "SessionRow":
+        """The session after an update of its phase and of these columns."""
+        changes = dict(columns)
+        start = Interval(changes.pop("start_from", self.start.start), changes.pop("start_until", self.start.end))
+        reserved = Interval(
+            changes.pop("reserved_from", self.reserved.start), changes.pop("reserved_until", self.reserved.end)
+        )
+        return replace(self, phase=phase, modified=now, start=start, reserved=reserved, **changes)
 
 
 @dataclass(frozen=True)

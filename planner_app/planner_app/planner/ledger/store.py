@@ -1,7 +1,9 @@
 """The ledger: quotes, reservations and changes of phase, each in one transaction with its record."""
 
+import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -27,8 +29,15 @@ from planner_app.planner.ledger.rows import (
     session_columns,
     session_of,
 )
-from planner_app.planner.ledger.schema import events, is_live, offersets, sessions
-from planner_app.planner.quoting import Quote, Reservation
+from planner_app.planner.ledger.schema import events, is_live, offersets, revision, sessions
+from planner_app.planner.quoting import Book, Quote, Reservation
+
+KEPT = 2000
+"""Sessions that were read lately and are kept in memory: who follows one asks for it often."""
+_UNKNOWN = -1
+
+Reserved = tuple[OfferSetRow, list[SessionRow]]
+Found = tuple[SessionRow, OfferSetRow, list[Event]]
 
 
 class IllegalChange(Exception):
@@ -39,8 +48,26 @@ class IllegalChange(Exception):
         self.phase = phase
 
 
+@dataclass(frozen=True)
+class Ask:
+    """A request to quote on: `make` is called with what is held when its turn comes."""
+
+    client: str
+    request: Mapping[str, Any]
+    program: Mapping[str, Any] | None
+    now: datetime
+    make: Callable[[Book], Quote]
+    uuid: UUID | None = None
+    """For the offer set, where it has one before it is made."""
+
+
 class Ledger:
-    """The database of one planner."""
+    """The database of one planner.
+
+    What is live is held in memory as well, so that a quote reads nothing. Each transaction compares the
+    database's revision with the one that memory is of: where somebody else wrote, or an earlier transaction
+    failed, memory is read anew before anything is decided on it.
+    """
 
     def __init__(self, url: str) -> None:
         """Open the database, make its tables where it is new and bring them up to date where they are old.
@@ -50,6 +77,10 @@ class Ledger:
         self._engine = open_database(url)
         self.keys = Keys(self._engine)
         self.lists = Lists(self._engine)
+        self._read: dict[UUID, Found] = {}
+        with reading(self._engine) as connection:
+            self._revision: int = connection.execute(sa.select(revision.c.written)).scalar_one()
+            self._load(connection)
 
     def close(self) -> None:
         """Close all connections."""
@@ -62,31 +93,42 @@ class Ledger:
         request: Mapping[str, Any],
         program: Mapping[str, Any] | None,
         now: datetime,
-        make: Callable[[Sequence[Reservation]], Quote],
+        make: Callable[[Book], Quote],
         uuid: UUID | None = None,
-    ) -> tuple[OfferSetRow, list[SessionRow]]:
+    ) -> Reserved:
         """Quote on what is reserved now and reserve what is offered, in one transaction."""
-        with self._transaction() as connection:
-            self._expire(connection, now)
-            quote = make([row.reservation() for row in _rows(connection, is_live)])
-            offerset = OfferSetRow(
-                uuid=uuid or uuid4(),
-                client=client,
-                created=now,
-                request=request,
-                program=program,
-                reasons=[
-                    {"kind": reason.kind, "template": reason.template, "values": dict(reason.values)}
-                    for reason in quote.reasons
-                ],
-            )
-            connection.execute(sa.insert(offersets).values(offerset_columns(offerset)))
-            rows = [offered(offerset, number, offer) for number, offer in enumerate(quote.offers)]
-            if rows:
-                connection.execute(sa.insert(sessions), [session_columns(row) for row in rows])
-        return offerset, rows
+        (done,) = self.reserve_all([Ask(client, request, program, now, make, uuid)])
+        if isinstance(done, Exception):
+            raise done
+        return done
 
-    def offerset(self, uuid: UUID) -> tuple[OfferSetRow, list[SessionRow]] | None:
+    def reserve_all(self, asks: Sequence[Ask]) -> list[Reserved | Exception]:
+        """Quote on each request in turn and reserve what is offered, all in one transaction.
+
+        Each sees what was reserved for those before it; one that cannot be quoted on gets its error in place
+        of an answer, and holds up nobody.
+        """
+        answers: list[Reserved | Exception] = []
+        with self._transaction() as connection:
+            for ask in asks:
+                self._expire(connection, ask.now)
+                try:
+                    quote = ask.make(self._book)
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is for who asked
+                    answers.append(error)
+                    continue
+                answer = _answer(ask, quote)
+                answers.append(answer)
+                for row in answer[1]:
+                    self._enter(row)
+            made = [answer for answer in answers if not isinstance(answer, Exception)]
+            if made:
+                connection.execute(_NEW_OFFERSET, [offerset_columns(offerset) for offerset, _ in made])
+            if rows := [session_columns(row) for _, rows in made for row in rows]:
+                connection.execute(_NEW_SESSION, rows)
+        return answers
+
+    def offerset(self, uuid: UUID) -> Reserved | None:
         """Read a request with its offers as they are now."""
         with reading(self._engine) as connection:
             found = connection.execute(sa.select(offersets).where(offersets.c.uuid == uuid)).first()
@@ -95,24 +137,33 @@ class Ledger:
             rows = _rows(connection, sessions.c.offerset == uuid, order=sessions.c.name)
         return offerset_of(found), rows
 
-    def session(self, uuid: UUID) -> tuple[SessionRow, OfferSetRow, list[Event]] | None:
+    def session(self, uuid: UUID) -> Found | None:
         """Read a session, the request it came from and what happened to it."""
+        if (known := self._read.get(uuid)) is not None:
+            return known
         with reading(self._engine) as connection:
             rows = _rows(connection, sessions.c.uuid == uuid)
             if not rows:
                 return None
             found = connection.execute(sa.select(offersets).where(offersets.c.uuid == rows[0].offerset)).one()
             happened = connection.execute(sa.select(events).where(events.c.session == uuid).order_by(events.c.id))
-            return rows[0], offerset_of(found), [event_of(each) for each in happened]
+            known = rows[0], offerset_of(found), [event_of(each) for each in happened]
+        if len(self._read) >= KEPT:
+            del self._read[next(iter(self._read))]
+        self._read[uuid] = known
+        return known
+
+    def known(self, uuid: UUID) -> Found | None:
+        """Tell what `session` would, where it is in memory; unlike all else here, callable from any thread."""
+        return self._read.get(uuid)
 
     def live(self) -> list[SessionRow]:
-        """Read all sessions that have not ended, offers among them."""
-        with reading(self._engine) as connection:
-            return _rows(connection, is_live, order=sessions.c.created)
+        """All sessions that have not ended, offers among them, the oldest first."""
+        return list(self._live.values())
 
     def reservations(self) -> list[Reservation]:
-        """Read what is kept for all sessions that have not ended."""
-        return [row.reservation() for row in self.live()]
+        """What is kept for all sessions that have not ended."""
+        return list(self._book)
 
     def count_by_phase(self) -> dict[str, int]:
         """Count the sessions in each phase that has any."""
@@ -122,15 +173,19 @@ class Ledger:
 
     def expire(self, now: datetime) -> int:
         """End the offers whose time is over; returns how many."""
+        if not self._due or self._due[0][0] > now:
+            return 0
         with self._transaction() as connection:
             return self._expire(connection, now)
 
     def _expire(self, connection: sa.Connection, now: datetime) -> int:
-        over = sa.and_(is_live, sessions.c.phase == Phase.OFFERED, sessions.c.expires <= now)
-        rows = _rows(connection, over)
-        for row in rows:
-            _record(connection, row.uuid, now, Phase.EXPIRED, _said("expired", "nobody accepted in time"))
-        return len(rows)
+        over: list[SessionRow] = []
+        while self._due and self._due[0][0] <= now:
+            row = self._live.get(heapq.heappop(self._due)[1])
+            if row is not None and row.phase is Phase.OFFERED:
+                over.append(row)
+        self._end(connection, over, now, Phase.EXPIRED, _said("expired", "nobody accepted in time"))
+        return len(over)
 
     def accept(self, uuid: UUID, now: datetime, start: Interval, reserved: Interval, note: Note) -> None:
         """Accept an offer and reject its siblings, whose reservations end with that.
@@ -138,52 +193,111 @@ class Ledger:
         Raises IllegalChange where the session is no offer or its time is over.
         """
         with self._transaction() as connection:
-            row = _the(connection, uuid)
-            if row.phase is not Phase.OFFERED:
-                raise IllegalChange(row.phase, f"the session is {row.phase}")
-            if row.expires <= now:
-                _record(connection, uuid, now, Phase.EXPIRED, _said("expired", "nobody accepted in time"))
-                error: IllegalChange | None = IllegalChange(Phase.EXPIRED, "the offer has expired")
-            else:
-                error = None
-                _record(
-                    connection, uuid, now, Phase.ACCEPTED, note,
+            self._expire(connection, now)
+            row = self._the(connection, uuid)
+            if row.phase is Phase.OFFERED:
+                self._record(
+                    connection, row, now, Phase.ACCEPTED, note,
                     start_from=start.start, start_until=start.end,
                     reserved_from=reserved.start, reserved_until=reserved.end,
                 )  # fmt: skip
-                siblings = sa.and_(
-                    sessions.c.offerset == row.offerset, sessions.c.uuid != uuid, sessions.c.phase == Phase.OFFERED
-                )
-                for sibling in _rows(connection, siblings):
-                    _record(
-                        connection, sibling.uuid, now, Phase.REJECTED,
-                        _said("sibling-accepted", "${session} of the same set was accepted", session=str(uuid)),
-                    )  # fmt: skip
-        if error is not None:
-            raise error
+                siblings = [
+                    each
+                    for each in self._live.values()
+                    if each.offerset == row.offerset and each.phase is Phase.OFFERED
+                ]
+                why = _said("sibling-accepted", "${session} of the same set was accepted", session=str(uuid))
+                self._end(connection, siblings, now, Phase.REJECTED, why)
+        if row.phase is Phase.EXPIRED:
+            raise IllegalChange(row.phase, "the offer has expired")
+        if row.phase is not Phase.OFFERED:
+            raise IllegalChange(row.phase, f"the session is {row.phase}")
 
     def change(
         self, uuid: UUID, now: datetime, allowed: Sequence[Phase], phase: Phase, note: Note, **columns: Any
     ) -> bool:
         """Move a session from one of the allowed phases to another; returns False where it is in none of them."""
         with self._transaction() as connection:
-            row = _the(connection, uuid)
+            row = self._the(connection, uuid)
             if row.phase not in allowed:
                 return False
-            _record(connection, uuid, now, phase, note, **columns)
+            self._record(connection, row, now, phase, note, **columns)
             return True
 
     def note(self, uuid: UUID, now: datetime, note: Note, **columns: Any) -> None:
         """Record something of a session, and columns of it, that does not change its phase."""
         with self._transaction() as connection:
-            _record(connection, uuid, now, _the(connection, uuid).phase, note, **columns)
+            row = self._the(connection, uuid)
+            self._record(connection, row, now, row.phase, note, **columns)
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
-        with writing(self._engine) as (connection, _revision):
-            yield connection
+        try:
+            with writing(self._engine) as (connection, written):
+                if written != self._revision + 1:
+                    self._load(connection)
+                yield connection
+        except BaseException:
+            self._revision = _UNKNOWN  # memory may have what the database has not
+            raise
+        self._revision = written
+
+    def _load(self, connection: sa.Connection) -> None:
+        self._live = {row.uuid: row for row in _rows(connection, is_live, order=sessions.c.created)}
+        self._book = Book(row.reservation() for row in self._live.values())
+        self._due = [(row.expires, row.uuid) for row in self._live.values() if row.phase is Phase.OFFERED]
+        heapq.heapify(self._due)
+        self._read.clear()
+
+    def _enter(self, row: SessionRow) -> None:
+        """Take a session as it will be after this transaction."""
+        self._read.pop(row.uuid, None)
+        if row.phase.ended:
+            self._live.pop(row.uuid, None)
+            self._book.drop(row.uuid)
+            return
+        self._live[row.uuid] = row
+        self._book.put(row.reservation())
+        if row.phase is Phase.OFFERED:
+            heapq.heappush(self._due, (row.expires, row.uuid))
+
+    def _the(self, connection: sa.Connection, uuid: UUID) -> SessionRow:
+        if (row := self._live.get(uuid)) is not None:
+            return row
+        rows = _rows(connection, sessions.c.uuid == uuid)
+        if not rows:
+            raise LookupError(f"no session {uuid}")
+        return rows[0]
+
+    def _record(
+        self, connection: sa.Connection, row: SessionRow, now: datetime, phase: Phase, note: Note, **columns: Any
+    ) -> None:
+        connection.execute(
+            sa.update(sessions).where(sessions.c.uuid == row.uuid).values(phase=phase, modified=now, **columns)
+        )
+        connection.execute(_NEW_EVENT, event_columns(row.uuid, now, phase, note))
+        self._enter(row.changed(now, phase, columns))
+
+    def _end(
+        self, connection: sa.Connection, rows: Sequence[SessionRow], now: datetime, phase: Phase, note: Note
+    ) -> None:
+        """The same for many at once, all of which end."""
+        if not rows:
+            return
+        connection.execute(_NEW_PHASE, [{"of": row.uuid, "to": phase, "at": now} for row in rows])
+        connection.execute(_NEW_EVENT, [event_columns(row.uuid, now, phase, note) for row in rows])
+        for row in rows:
+            self._enter(row.changed(now, phase, {}))
 
 
+_NEW_OFFERSET = sa.insert(offersets)
+_NEW_SESSION = sa.insert(sessions)
+_NEW_EVENT = sa.insert(events)
+_NEW_PHASE = (
+    sa.update(sessions)
+    .where(sessions.c.uuid == sa.bindparam("of"))
+    .values(phase=sa.bindparam("to"), modified=sa.bindparam("at"))
+)
 _SELECT = sa.select(sessions, offersets.c.client).join(offersets, offersets.c.uuid == sessions.c.offerset)
 
 
@@ -196,17 +310,13 @@ def _rows(
     return [session_of(each) for each in connection.execute(statement)]
 
 
-def _the(connection: sa.Connection, uuid: UUID) -> SessionRow:
-    rows = _rows(connection, sessions.c.uuid == uuid)
-    if not rows:
-        raise LookupError(f"no session {uuid}")
-    return rows[0]
+def _answer(ask: Ask, quote: Quote) -> Reserved:
+    reasons = [
+        {"kind": reason.kind, "template": reason.template, "values": dict(reason.values)} for reason in quote.reasons
+    ]
+    offerset = OfferSetRow(ask.uuid or uuid4(), ask.client, ask.now, ask.request, ask.program, reasons)
+    return offerset, [offered(offerset, number, offer) for number, offer in enumerate(quote.offers)]
 
 
 def _said(kind: str, template: str, level: Level = "INFO", **values: str) -> Note:
     return Note(f"urn:caesar:planner:{kind}", template, values, level)
-
-
-def _record(connection: sa.Connection, uuid: UUID, now: datetime, phase: Phase, note: Note, **columns: Any) -> None:
-    connection.execute(sa.update(sessions).where(sessions.c.uuid == uuid).values(phase=phase, modified=now, **columns))
-    connection.execute(sa.insert(events).values(event_columns(uuid, now, phase, note)))

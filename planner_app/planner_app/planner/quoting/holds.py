@@ -1,7 +1,7 @@
 """What is not free: offers, sessions, and jobs that somebody else runs in the account or namespace."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sized
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -82,10 +82,8 @@ class Book:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    @property
-    def reservations(self) -> Sequence[Reservation]:
-        """What is kept, for sessions that have not ended."""
-        return list(self._sessions.values())
+    def __iter__(self) -> Iterator[Reservation]:
+        return iter(self._sessions.values())
 
     def outstanding(self, client: str) -> int:
         """How many offer sets a client has of which it could still accept one."""
