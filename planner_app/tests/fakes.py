@@ -62,6 +62,8 @@ class FakePlatform:
         self.refuses = ""
         self.loses_answer = False
         self.observations = 0
+        self.submissions = 0
+        self.news = asyncio.Event()
         self.collected: list[str] = []
         self.hangs = False
 
@@ -70,7 +72,8 @@ class FakePlatform:
             raise PlatformDown(self.down)
 
     async def changed(self) -> None:
-        await asyncio.Event().wait()
+        await self.news.wait()
+        self.news.clear()
 
     async def observe(self) -> Snapshot:
         self.observations += 1
@@ -80,6 +83,7 @@ class FakePlatform:
         return Snapshot(self.clock(), tuple(self.jobs.values()))
 
     async def submit(self, job: JobSpec) -> str:
+        self.submissions += 1
         self._answer()
         if self.refuses:
             raise SubmissionRefused(self.refuses)

@@ -457,3 +457,42 @@ def test_what_is_promised_never_exceeds_the_quota(happens: list[object]) -> None
             await world.planner.lifecycle.stop()
 
     asyncio.run(play())
+
+
+async def test_what_a_platform_tells_is_acted_on_at_once(tmp_path: Path) -> None:
+    """Else the next look at a platform that tells by itself is half a minute away."""
+    async with FakePlanner(tmp_path) as planner:
+        planner.platform.tells = True
+        session = await planner.accepted()
+        planner.lifecycle.start()
+
+        async def reaches(phase: str) -> None:
+            async with asyncio.timeout(20):
+                while await planner.phase(session) != phase:
+                    await asyncio.sleep(0.01)
+
+        async with asyncio.timeout(20):
+            while not planner.platform.specs:
+                await asyncio.sleep(0.01)
+        planner.platform.run(planner.platform.only())
+        planner.platform.news.set()
+        await reaches("AVAILABLE")
+        planner.platform.end(planner.platform.only(), JobState.COMPLETED, 0)
+        planner.platform.news.set()
+        await reaches("COMPLETED")
+
+
+async def test_a_step_that_failed_is_tried_again(tmp_path: Path) -> None:
+    async with FakePlanner(tmp_path, observe_every="PT0.05S") as planner:
+        session = await planner.accepted()
+        planner.platform.down = "away"
+        planner.lifecycle.start()
+        async with asyncio.timeout(20):
+            while planner.platform.submissions < 2:
+                planner.clock.forward(0.05)
+                await asyncio.sleep(0.01)
+        planner.platform.down = ""
+        async with asyncio.timeout(20):
+            while await planner.phase(session) != "PREPARING" or not planner.platform.specs:
+                planner.clock.forward(0.05)
+                await asyncio.sleep(0.01)

@@ -11,14 +11,9 @@ from uuid import UUID
 import httpx
 import pytest
 from planner_app.planner.config import Kubernetes, PlannerConfig
-from planner_app.platforms.kubernetes import (
-    KubernetesPlatform,
-    held_by,
-    job_manifest,
-    job_status,
-    parse_quantity,
-    snapshot,
-)
+from planner_app.platforms.kubernetes import KubernetesPlatform
+from planner_app.platforms.kubernetes.manifest import job_manifest
+from planner_app.platforms.kubernetes.objects import held_by, job_status, parse_quantity, snapshot
 from planner_app.platforms.protocol import Image, JobSpec, JobState, Mount, PlatformDown, SubmissionRefused
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -41,7 +36,6 @@ JOB = JobSpec(
     memory_gib=8,
     disc_gb=5,
     walltime=timedelta(minutes=30),
-    begin=None,
     mounts=(
         Mount(ROOT / "data/x", "/data", True),
         Mount(ROOT / f"jobs/k8s-namespace-001/{SESSION}/outputs", "/output", False),
@@ -51,7 +45,7 @@ JOB = JobSpec(
 
 
 def manifest(**changes: Any) -> dict[str, Any]:
-    return job_manifest(replace(JOB, **changes), CONFIG, ROOT, NOW)
+    return job_manifest(replace(JOB, **changes), CONFIG, ROOT)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +92,7 @@ def test_the_pod_meets_the_restricted_standard() -> None:
     }
     assert spec["automountServiceAccountToken"] is False
     assert container["imagePullPolicy"] == "Never"
-    pulled = job_manifest(JOB, CONFIG.model_copy(update={"pull": True}), ROOT, NOW)
+    pulled = job_manifest(JOB, CONFIG.model_copy(update={"pull": True}), ROOT)
     assert pulled["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"] == "IfNotPresent"
 
 
@@ -137,13 +131,6 @@ def test_the_request_may_set_home_and_else_it_is_tmp() -> None:
 
     assert home() == ["/tmp"]
     assert home(HOME="/output") == ["/output"]
-
-
-@pytest.mark.parametrize(("begin", "waits"), [(None, False), (NOW, False), (NOW + timedelta(hours=1), True)])
-def test_a_later_start_is_a_suspended_job(begin: datetime | None, waits: bool) -> None:
-    job = manifest(begin=begin)
-    assert job["spec"]["suspend"] is waits
-    assert ("caesar-testbed/begin" in job["metadata"]["annotations"]) is waits
 
 
 # Answers of a real API server (1.36), shortened to what is read.
@@ -196,7 +183,6 @@ RANGE = 'Error creating: pods "x" is forbidden: maximum memory usage per Contain
         (a_job(), None, None, "PENDING", "", None),
         (a_job(), None, QUOTA, "PENDING", QUOTA, None),
         (a_job(), None, RANGE, "FAILED", RANGE, None),
-        (a_job(suspend=True, begin="2026-11-24T13:00:00+00:00"), None, None, "PENDING", "BeginTime", None),
         (a_job(suspend=True), None, None, "PENDING", "Suspended", None),
         (a_job(), a_pod("Pending"), None, "PENDING", "", None),
         (
@@ -310,9 +296,9 @@ Handler = Callable[[httpx.Request], httpx.Response]
 
 @pytest.fixture
 def platform(
-    credentials: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    credentials: Path,
 ) -> Callable[[Handler], KubernetesPlatform]:
-    def make(handler: Handler) -> KubernetesPlatform:
+    def make(handler: Handler, watches: bool = False) -> KubernetesPlatform:
         config = PlannerConfig.model_validate(
             {
                 "name": "k8s-namespace-001",
@@ -328,13 +314,9 @@ def platform(
                 "kubernetes": CONFIG.model_dump() | {"credentials_file": str(credentials)},
             }
         )
-        client = httpx.AsyncClient
-
-        def with_transport(**options: Any) -> httpx.AsyncClient:
-            return client(**options, transport=httpx.MockTransport(handler))
-
-        monkeypatch.setattr(httpx, "AsyncClient", with_transport)
-        return KubernetesPlatform(config)
+        made = KubernetesPlatform(config, httpx.MockTransport(handler))
+        made.tells = watches
+        return made
 
     return make
 
@@ -400,26 +382,6 @@ async def test_events_are_asked_for_only_where_a_pod_is_missing(platform: Make) 
     refused = (await driver.observe()).jobs[0]
     assert (refused.state, refused.reason) == (JobState.FAILED, RANGE)
     assert asked[2:].count("events") == 1
-
-
-async def test_a_job_whose_time_has_come_is_let_go(platform: Make) -> None:
-    patched: list[Any] = []
-    past = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
-    future = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
-    due, early = a_job(suspend=True, begin=past), a_job(suspend=True, begin=future)
-    gone = a_job(suspend=True, begin=past, cancelled=past)
-    for number, job in enumerate((due, early, gone)):
-        job["metadata"] |= {"name": f"job-{number}", "uid": f"u{number}"}
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        if request.method == "PATCH":
-            patched.append((request.url.path.rpartition("/")[2], json.loads(request.content)))
-            return httpx.Response(200, json={})
-        items = [due, early, gone] if request.url.path.endswith("/jobs") else []
-        return httpx.Response(200, json={"metadata": {}, "items": items})
-
-    await platform(answer).observe()
-    assert patched == [("job-0", {"spec": {"suspend": False}})]
 
 
 async def test_the_log_is_kept_before_the_job_goes(platform: Make, tmp_path: Path) -> None:

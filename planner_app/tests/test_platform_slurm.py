@@ -42,7 +42,6 @@ JOB = JobSpec(
     memory_gib=4,
     disc_gb=5,
     walltime=timedelta(seconds=90),
-    begin=None,
     mounts=(Mount(Path("/mnt/storage/data/x"), "/data", True), Mount(DIRECTORY / "outputs", "/output", False)),
     directory=DIRECTORY,
 )
@@ -155,23 +154,20 @@ def test_a_live_job_is_chosen_before_an_ended_one() -> None:
 
 
 def test_the_arguments() -> None:
-    arguments = submit_arguments(JOB, "slurm-account-001", "vp", NOW)
+    arguments = submit_arguments(JOB, "slurm-account-001", "vp")
     assert {
         f"--job-name={SESSION}", "--account=slurm-account-001", "--partition=vp", "--cpus-per-task=2", "--mem=4G",
         "--time=2", "--gres=disk:5", "--no-requeue", f"--output={DIRECTORY}/stdout.log", f"--error={DIRECTORY}/stderr.log",
     } <= set(arguments)  # fmt: skip
-    assert not any(argument.startswith("--begin") for argument in arguments)
 
 
 def test_arguments_that_depend() -> None:
     def given_(**changes: Any) -> list[str]:
-        return submit_arguments(replace(JOB, **changes), "a", "vp", NOW)
+        return submit_arguments(replace(JOB, **changes), "a", "vp")
 
     assert not any(argument.startswith("--gres") for argument in given_(disc_gb=0))
-    uncounted = submit_arguments(JOB, "a", "vp", NOW, disc=False)
+    uncounted = submit_arguments(JOB, "a", "vp", disc=False)
     assert not any(argument.startswith("--gres") for argument in uncounted)
-    assert "--begin=2026-11-24T14:00:00" in given_(begin=NOW + timedelta(hours=1))
-    assert not any(argument.startswith("--begin") for argument in given_(begin=NOW))
     assert {"--output=/a/100%%j/stdout.log", "--error=/a/100%%j/stderr.log"} <= set(given_(directory=Path("/a/100%j")))
 
 

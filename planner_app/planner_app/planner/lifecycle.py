@@ -126,7 +126,8 @@ class Lifecycle:
         for row in rows:
             if row.phase is Phase.RELEASING and row.uuid in self._staging:
                 self._staging[row.uuid].cancel()  # cancelled while its data is being fetched
-        self._not_before = {row.uuid: self._not_before[row.uuid] for row in rows if row.uuid in self._not_before}
+        now, waiting = self.clock(), self._not_before
+        self._not_before = {row.uuid: waiting[row.uuid] for row in rows if waiting.get(row.uuid, now) > now}
         # Submissions need no news of the platform and do not wait for it.
         new = [row for row in rows if row.job_id is None]
         self._take_steps(new, self.observation.snapshot)
@@ -157,10 +158,9 @@ class Lifecycle:
         except Exception:
             log.exception("session", session=str(row.uuid), step=step.name)
             self._not_before[row.uuid] = self.clock() + TRY_AGAIN
-        else:
-            self.wake()
         finally:
             del self._busy[row.uuid]
+            self.wake()
 
     def _pause(self, rows: list[SessionRow]) -> float | None:
         now = self.clock()
@@ -172,10 +172,10 @@ class Lifecycle:
                 due.append(row.expires)
             elif row.phase is Phase.WAITING:
                 due.append(max(row.reserved.start, self._not_before.get(row.uuid, row.reserved.start)))
-            elif self.platform.tells and row.uuid not in self._not_before:
-                due.append(now + LOOK_AGAIN)
+            elif row.uuid in self._not_before:
+                due.append(self._not_before[row.uuid])
             else:
-                due.append(now + self.config.observe_every)
+                due.append(now + (LOOK_AGAIN if self.platform.tells else self.config.observe_every))
         return max((min(due) - now).total_seconds(), 0.0) if due else None
 
     async def _do(self, step: Step, row: SessionRow, job: JobStatus | None) -> None:

@@ -96,7 +96,6 @@ def job_of(row: SessionRow, program: Mapping[str, Any], directory: Path) -> JobS
         memory_gib=row.amount.memory_gib,
         disc_gb=row.amount.disc_gb,
         walltime=row.duration,
-        begin=None,
         mounts=tuple(
             Mount(directory / source, target, read_only)  # an absolute source stays what it is
             for source, target, read_only in program["mounts"]

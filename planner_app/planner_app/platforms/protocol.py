@@ -64,8 +64,6 @@ class JobSpec:
     memory_gib: int
     disc_gb: int
     walltime: timedelta
-    begin: datetime | None
-    """Not before; None for as soon as possible."""
     mounts: tuple[Mount, ...]
     directory: Path
     """The session's directory on the shared storage: ``stdout.log``, ``stderr.log`` and ``outputs/``."""

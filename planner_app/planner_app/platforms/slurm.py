@@ -231,7 +231,7 @@ def latest(jobs: Sequence[JobStatus]) -> JobStatus | None:
 # What Slurm is told: pure.
 
 
-def submit_arguments(job: JobSpec, account: str, partition: str, now: datetime, disc: bool = True) -> list[str]:
+def submit_arguments(job: JobSpec, account: str, partition: str, disc: bool = True) -> list[str]:
     """Give the arguments of sbatch; the script comes on its standard input. `disc`: Slurm counts discs."""
     # sbatch takes %j and the like in file names for patterns.
     directory = str(job.directory).replace("%", "%%")
@@ -260,8 +260,6 @@ def submit_arguments(job: JobSpec, account: str, partition: str, now: datetime, 
     ]
     if job.disc_gb and disc:
         arguments.append(f"--gres={GRES}:{job.disc_gb}")
-    if job.begin is not None and job.begin > now:
-        arguments.append(f"--begin={job.begin.astimezone(UTC).strftime('%Y-%m-%dT%H:%M:%S')}")
     return arguments
 
 
@@ -380,7 +378,7 @@ class SlurmPlatform:
         there = latest(await self._queue(f"--name={job.session}"))
         if there is not None:
             return there.job_id
-        arguments = submit_arguments(job, self._account, self._partition, datetime.now(UTC), self._disc)
+        arguments = submit_arguments(job, self._account, self._partition, self._disc)
         done = await _run("sbatch", *arguments, stdin=script)
         job_id = done.out.strip().split(";")[0]
         if done.code == 0 and job_id.isdigit():
