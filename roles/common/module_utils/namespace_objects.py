@@ -316,8 +316,12 @@ def _objects_of(
         "Role",
         ACCOUNT,
         rules=[
-            {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get", "list", "create", "patch", "delete"]},
-            {"apiGroups": [""], "resources": ["pods", "events"], "verbs": ["list"]},
+            {
+                "apiGroups": ["batch"],
+                "resources": ["jobs"],
+                "verbs": ["get", "list", "watch", "create", "patch", "delete"],
+            },
+            {"apiGroups": [""], "resources": ["pods", "events"], "verbs": ["list", "watch"]},
             {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
         ],
     )
