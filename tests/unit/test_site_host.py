@@ -23,7 +23,7 @@ def given(tmp_path: Path, **changes: Any) -> dict[str, Any]:
         "ports": {},
         "python": PYTHON,
         "commands": [],
-        "users": [{"name": ME.pw_name, "uid": ME.pw_uid}, {"name": "nobody-has-this-name", "uid": 1}],
+        "users": [{"name": ME.pw_name, "uid": ME.pw_uid}, {"name": "nobody-has-this-name", "uid": 54321}],
         "storage": str(tmp_path),
     } | changes
 
@@ -40,18 +40,19 @@ def test_all_that_is_around_at_once(tmp_path: Path) -> None:
             module.surroundings_faults(
                 given(
                     tmp_path,
-                    users=[{"name": ME.pw_name, "uid": ME.pw_uid + 1}],
+                    users=[{"name": ME.pw_name, "uid": ME.pw_uid + 1}, {"name": "new", "uid": ME.pw_uid}],
                     storage=str(tmp_path / "nowhere"),
                     ports={str(port): str(tmp_path / "theirs")},
                 ),
                 ["sbatch"],
             )
         )
-    assert len(found) == 4, found
+    assert len(found) == 5, found
     assert "sbatch" in found[0]
     assert f"write {ME.pw_uid}" in found[1]
-    assert "nowhere" in found[2]
-    assert f"127.0.0.1:{port}" in found[3]
+    assert f"is that of {ME.pw_name}" in found[2]
+    assert "nowhere" in found[3]
+    assert f"127.0.0.1:{port}" in found[4]
 
 
 def test_a_port_where_we_listen_already(tmp_path: Path) -> None:

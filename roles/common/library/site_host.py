@@ -88,6 +88,14 @@ def trouble_of_port(address: str, port: int) -> str:
     return ""
 
 
+def holder(number: int) -> str:
+    """The user that has a number; empty where none has."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return ""
+
+
 def services_faults(given: Mapping[str, Any]) -> Iterator[str]:
     """What only root can do, and what systemd and Python are needed for."""
     host = given["host"]
@@ -115,7 +123,10 @@ def surroundings_faults(given: Mapping[str, Any], absent: list[str]) -> Iterator
         try:
             number = pwd.getpwnam(user["name"]).pw_uid
         except KeyError:
-            continue  # made by the run
+            # It is made by the run, where its number is free.
+            if other := holder(int(user["uid"])):
+                yield f"{host}: the number {user['uid']} of user {user['name']} is that of {other}: give another uid"
+            continue
         if number != int(user["uid"]):
             yield f"{host}: user {user['name']} has the number {number}, and {user['uid']} in the list: write {number}"
     if not Path(given["storage"]).is_dir():
