@@ -146,7 +146,8 @@ async def running(*planners: StubPlanner) -> AsyncIterator[None]:
 class VoterUnderTest:
     """A voter with a client to talk to it; may be killed and started again on the same database."""
 
-    def __init__(self, directory: Path, *planners: StubPlanner, **changes: Any) -> None:
+    def __init__(self, directory: Path, *planners: StubPlanner, slurm_key: bytes = b"", **changes: Any) -> None:
+        self.slurm_key = slurm_key
         self.directory = directory
         self.planners = planners
         (directory / "data").mkdir(exist_ok=True)
@@ -177,7 +178,7 @@ class VoterUnderTest:
     def app(self) -> Any:
         planners = Planners([Planner(p.name, p.url, f"token-of-{p.name}") for p in self.planners])
         clients = {hashlib.sha256(b"secret").hexdigest(): "tester"}
-        return create_app(self.config, planners, Ballots(self.config.database), clients)
+        return create_app(self.config, planners, Ballots(self.config.database), clients, self.slurm_key)
 
     @asynccontextmanager
     async def up(self) -> AsyncIterator[httpx.AsyncClient]:
@@ -221,7 +222,7 @@ async def vote(client: httpx.AsyncClient, **changes: Any) -> dict[str, Any]:
     return result
 
 
-async def until(condition: Callable[[], bool] | Callable[[], Awaitable[bool]], seconds: float = 5) -> None:
+async def until(condition: Callable[[], bool] | Callable[[], Awaitable[bool]], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while True:
         result = condition()
@@ -242,3 +243,39 @@ def gives(answer: bytes | Callable[[StubPlanner], bytes], path: str = "/requests
         return answer if isinstance(answer, bytes) else answer(stub)
 
     return behaviour
+
+
+# --- what caesar-rest submits -----------------------------------------------------------------------------
+
+NAME = "0123456789abcdef0123456789abcdef"
+JOBS = "/mnt/storage/caesar-rest/jobs"
+
+
+def submission(
+    name: str = NAME,
+    options: str = "--run --save-summaryplot --save-regions  --save-catalog-to-json  --seedthr=5.0",
+    *,
+    data: str = "/mnt/storage/data/caesar-rest",
+    jobs: str = JOBS,
+    app_data: str = "/opt/caesar-rest/data",
+    app_jobs: str = "/opt/caesar-rest/jobs",
+    user: str = "anonymous",
+    file: str = "0a1b.fits",
+    **job: Any,
+) -> dict[str, Any]:
+    """The body of a submission for app aegean, word for word as caesar-rest 6c34a9c writes it."""
+    inside, outdir = f"{app_data}/{user}/{file}", f"{app_jobs}/{user}/job_{name}"
+    script = (
+        "#!/bin/bash \n sleep 10 \n singularity run --containall --no-home "
+        f"--scratch /home/cirasa/{name} -B {jobs}/{user}/job_{name}:{outdir} -B {data}/{user}/{file}:{inside} "
+        f"--env CHANGE_RUNUSER=0 --env JOB_DIR=/home/cirasa/{name} --env JOB_OPTIONS='{options} --inputfile={inside}' "
+        f"--env JOB_OUTDIR={outdir} /opt/containers/aegean/aegean-job_latest.sif"
+    )
+    described = {
+        "name": name,
+        "environment": {"PATH": "/bin:/usr/bin/:/usr/local/bin/"},
+        "current_working_directory": "/home/cirasa",
+        "cpus_per_task": 1,
+        "tasks": 1,
+    }
+    return {"script": script, "job": described | job}

@@ -36,10 +36,12 @@ from planner_app.execution_broker.models import field_name
 from planner_app.execution_broker.times import Interval, parse_interval
 from planner_app.voter.ballots import Ballots, State
 from planner_app.voter.config import Amount, Duration, Name, User, VoterConfig
+from planner_app.voter.facade import Facade
 from planner_app.voter.planners import NoReply, Planners
 from planner_app.voter.policy import Policy
 from planner_app.voter.requests import Wish
 from planner_app.voter.service import Order, Voter
+from planner_app.voter.slurm_api import PREFIX, slurm_routes
 from planner_app.voter.text import one_line
 from planner_app.voter.uploads import NoSpace, TooLarge, path_of, receive
 
@@ -120,7 +122,8 @@ class _TokenRequired:
         self._clients = clients
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] != "/health":
+        # Slurm's calls have tokens of their own.
+        if scope["type"] == "http" and scope["path"] != "/health" and not scope["path"].startswith(PREFIX + "/"):
             header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
             scheme, _, token = header.partition(b" ")
             # Looked up by digest, so how long it takes tells nothing of the tokens.
@@ -150,9 +153,16 @@ async def _read_body(request: Request, model: type[_BodyT]) -> _BodyT:
         raise Problem(400, one_line(f"{name}: {first['msg'].removeprefix('Value error, ')}")) from None
 
 
-def create_app(config: VoterConfig, planners: Planners, ballots: Ballots, clients: dict[str, str]) -> ASGIApp:
-    """Make the application; the voter starts and stops with it."""
+def create_app(
+    config: VoterConfig,
+    planners: Planners,
+    ballots: Ballots,
+    clients: dict[str, str],
+    slurm_key: bytes = b"",
+) -> ASGIApp:
+    """Make the application; the voter starts and stops with it. `slurm_key` signs the tokens of Slurm's calls."""
     voter = Voter(config, planners, ballots)
+    facade = Facade(config, config.slurmrestd, voter) if config.slurmrestd is not None and slurm_key else None
 
     async def find(request: Request) -> dict[str, Any]:
         beginning = request.path_params["ballot"].lower()
@@ -306,7 +316,11 @@ def create_app(config: VoterConfig, planners: Planners, ballots: Ballots, client
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        if facade is not None:
+            await facade.load()
         await voter.start()
+        if facade is not None:
+            facade.start()
         try:
             yield
         finally:
@@ -326,8 +340,11 @@ def create_app(config: VoterConfig, planners: Planners, ballots: Ballots, client
         ("GET", "/platforms", platforms),
         ("GET", "/budgets", budgets),
     ]
+    slurm: list[Route] = []
+    if facade is not None and config.slurmrestd is not None:
+        slurm = slurm_routes(facade, slurm_key, config.slurmrestd.user)
     app = Starlette(
-        routes=[Route(path, handler, methods=[method]) for method, path, handler in handlers],
+        routes=[*(Route(path, handler, methods=[method]) for method, path, handler in handlers), *slurm],
         exception_handlers={Problem: _on_problem},
         lifespan=lifespan,
     )

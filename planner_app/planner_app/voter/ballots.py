@@ -194,10 +194,12 @@ class Ballots:
         await self._do(work)
 
     async def follow(self, ballot: str, phase: str | None, document: Mapping[str, Any]) -> None:
-        """Record a new phase of a session that is followed."""
+        """Record a new phase of a session that is followed; what has ended stays as it is."""
         await self._do(
             lambda connection: connection.execute(
-                update(_ballots).where(_ballots.c.id == ballot).values(phase=phase, document=json.dumps(document))
+                update(_ballots)
+                .where(_ballots.c.id == ballot, _ballots.c.state == State.RUNNING)
+                .values(phase=phase, document=json.dumps(document))
             )
         )
 

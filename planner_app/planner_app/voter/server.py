@@ -14,6 +14,7 @@ from planner_app.voter.api import create_app
 from planner_app.voter.ballots import Ballots
 from planner_app.voter.config import load_clients, load_config, load_planners
 from planner_app.voter.planners import Planner, Planners
+from planner_app.voter.slurm_token import read_key
 
 
 def main() -> None:
@@ -32,6 +33,7 @@ def main() -> None:
     try:
         config = load_config(path)
         clients = load_clients(config.clients_file)
+        slurm_key = b"" if config.slurmrestd is None else read_key(config.slurmrestd.key_file.read_bytes())
         planners = [
             Planner(entry.name, entry.url, entry.token.get_secret_value())
             for entry in load_planners(config.planners_file)
@@ -41,7 +43,7 @@ def main() -> None:
         sys.exit(f"{path}: {faults}")
     except (OSError, ValueError, yaml.YAMLError) as error:
         sys.exit(f"{path}: {error}")
-    app = create_app(config, Planners(planners), Ballots(config.database), clients)
+    app = create_app(config, Planners(planners), Ballots(config.database), clients, slurm_key)
     uvicorn.run(
         app,
         host=config.listen.host,

@@ -382,6 +382,10 @@ class Voter:
         planner = self.planners.get(ballot["winner"]["planner"])
         if planner is None:
             return False, "its planner is not among the planners any more"
+        # On record before it is asked: that the session ends cancelled is then what somebody wanted.
+        if (watched := self._watched.get(ballot["id"])) is not None and not watched.get("cancelled"):
+            watched["cancelled"] = now_text()
+            await self.ballots.follow(ballot["id"], watched["phase"], bare(watched))
         try:
             reply = await self.planners.update_phase(
                 planner, ballot["winner"]["session"], "CANCELLED", self.config.accept_timeout
