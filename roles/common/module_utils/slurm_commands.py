@@ -122,7 +122,9 @@ class Slurm:
 
     def do(self, step: Step) -> None:
         """Make one step that is a call of sacctmgr."""
-        command = ["sacctmgr", "-iQ", *arguments(step, self.cluster)]
+        # A QOS says who made it, as accounts do, so that a teardown leaves those of a site alone.
+        made = ["Description=caesar-testbed"] if step.kind == "add_qos" else []
+        command = ["sacctmgr", "-iQ", *arguments(step, self.cluster), *made]
         # No file: it would be left behind by a module that is killed.
         data = {"data": load_file(step, self.cluster)} if step.kind == "load" else {}
         self.so_far = ""
