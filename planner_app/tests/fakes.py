@@ -53,6 +53,7 @@ class FakePlatform:
 
     separates_stderr = True
     tells = False
+    foretells = False
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -63,6 +64,8 @@ class FakePlatform:
         self.loses_answer = False
         self.observations = 0
         self.submissions = 0
+        self.starts: datetime | None = None
+        self.foretold: list[tuple[int, int, int, timedelta]] = []
         self.news = asyncio.Event()
         self.collected: list[str] = []
         self.hangs = False
@@ -81,6 +84,11 @@ class FakePlatform:
             await asyncio.sleep(3600)
         self._answer()
         return Snapshot(self.clock(), tuple(self.jobs.values()))
+
+    async def earliest(self, cores: int, memory_gib: int, disc_gb: int, walltime: timedelta) -> datetime | None:
+        self.foretold.append((cores, memory_gib, disc_gb, walltime))
+        self._answer()
+        return self.starts
 
     async def submit(self, job: JobSpec) -> str:
         self.submissions += 1

@@ -278,7 +278,7 @@ async def test_the_loop_drives_a_session_by_itself(tmp_path: Path) -> None:
 
 
 async def test_the_loop_survives_a_driver_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with FakePlanner(tmp_path) as planner:
+    async with FakePlanner(tmp_path, offers={"snapshot_age": "PT0S"}) as planner:
         session = await planner.accepted()
         await planner.look()
 

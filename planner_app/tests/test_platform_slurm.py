@@ -25,6 +25,7 @@ from planner_app.platforms.slurm import (
     parse_exit,
     parse_sacct,
     parse_squeue,
+    parse_test_only,
     parse_tres,
     submit_arguments,
 )
@@ -320,3 +321,9 @@ async def test_collecting_removes_the_scratch_directory(commands: Commands, tmp_
     await commands().collect("1", tmp_path)
     assert not (tmp_path / "scratch").exists()
     await commands().collect("1", tmp_path)
+
+
+def test_what_test_only_says() -> None:
+    said = "sbatch: Job 26 to start at 2026-11-24T00:12:14 using 4 processors on nodes vnode1 in partition vp\n"
+    assert parse_test_only(said) == datetime(2026, 11, 24, 0, 12, 14, tzinfo=UTC)
+    assert parse_test_only("allocation failure: Requested node configuration is not available") is None

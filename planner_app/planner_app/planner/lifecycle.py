@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +23,9 @@ from planner_app.planner.config import PlannerConfig
 from planner_app.planner.demand import OUTPUTS, DataMissing, check_mount
 from planner_app.planner.ledger import Ledger, Level, Note, SessionRow
 from planner_app.planner.observing import Observation, Observer
+from planner_app.planner.quoting import Demand
 from planner_app.planner.staging import Download, Stager, Unfetchable, discard, downloads_of
+from planner_app.planner.starts import Starts
 from planner_app.planner.steps import Step, job_of, next_step, outcome_of, program_document
 from planner_app.platforms.protocol import JobSpec, JobStatus, Platform, PlatformDown, Snapshot, SubmissionRefused
 
@@ -58,6 +61,7 @@ class Lifecycle:
         self.platform = platform
         self.clock = clock
         self.observer = Observer(platform, clock)
+        self._starts = Starts(platform, clock)
         self._stager = Stager(config.staging)
         # One thread: the ledger is written by one at a time, and the loop never waits for a disc.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
@@ -99,6 +103,7 @@ class Lifecycle:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._starts.stop()
         await self.observer.stop()
         self._thread.shutdown()
         self.ledger.close()
@@ -106,6 +111,13 @@ class Lifecycle:
     async def snapshot(self, max_age: timedelta) -> Snapshot:
         """Give a snapshot no older than `max_age`; raises PlatformDown where the platform does not answer."""
         return await self.observer.snapshot(max_age)
+
+    async def foretold(self, demand: Demand, snapshot: Snapshot) -> Demand:
+        """Say with a demand when the platform itself would start such a job, where it can be had quickly."""
+        if not self.platform.foretells:
+            return demand
+        duration = demand.duration or min(timedelta(hours=1), self.config.limits.walltime)
+        return replace(demand, not_before=await self._starts.not_before(demand.minimum, duration, snapshot))
 
     async def _run(self) -> None:
         while True:

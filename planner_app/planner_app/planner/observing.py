@@ -7,7 +7,7 @@ same time share one question.
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -127,5 +127,8 @@ class Observer:
             self.latest.seconds = asyncio.get_running_loop().time() - began
         if self.latest.failed is not None:
             log.info("platform answers again")
+        before = self.latest.snapshot
+        if before is not None and before.jobs == snapshot.jobs:
+            snapshot = replace(snapshot, jobs=before.jobs)  # so that who looked at them already sees that
         self.latest.failed, self.latest.snapshot = None, snapshot
         return snapshot

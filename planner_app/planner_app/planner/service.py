@@ -86,6 +86,8 @@ class Service:
         # Locations are looked at on the shared storage, which may be slow: not in the loop.
         reading = await asyncio.to_thread(read_request, request, self.config, self.images)
         snapshot, why = await self._snapshot()
+        if snapshot is not None:
+            reading = replace(reading, demand=await self.lifecycle.foretold(reading.demand, snapshot))
         now = self.lifecycle.clock()
 
         def make(reservations: Any) -> Quote:
@@ -122,13 +124,12 @@ class Service:
         return made
 
     async def _snapshot(self) -> tuple[Snapshot | None, str]:
+        """The platform's latest answer, to make offers from; where there is none, why."""
+        every, bound = self.config.observe_every, self.config.offers.snapshot_age
         try:
-            async with asyncio.timeout(ANSWER_WITHIN):
-                return await self.lifecycle.snapshot(self.config.observe_every), ""
+            return await self.lifecycle.observer.for_offers(every, ANSWER_WITHIN, bound), ""
         except PlatformDown as error:
             return None, str(error)
-        except TimeoutError:
-            return None, f"no answer within {ANSWER_WITHIN:g} s"
 
     async def offerset(self, client: str, uuid: UUID) -> Document:
         """Show an offer set, its offers as they are now."""

@@ -113,6 +113,9 @@ class Platform(Protocol):
     """Whether ``stderr.log`` holds what jobs write to standard error; where not, it is in ``stdout.log``, in the
     order in which it was written."""
 
+    foretells: bool
+    """Whether `earliest` ever says anything."""
+
     @property
     def tells(self) -> bool:
         """Whether the platform tells of changes by itself, and `observe` gives what it told so far."""
@@ -124,6 +127,13 @@ class Platform(Protocol):
 
     async def observe(self) -> Snapshot:
         """Read all jobs in one call to the platform, whatever the number of sessions."""
+        ...
+
+    async def earliest(self, cores: int, memory_gib: int, disc_gb: int, walltime: timedelta) -> datetime | None:
+        """Tell when the machines would have room for such a job; None where the platform does not say.
+
+        What the account or namespace may use is not looked at.
+        """
         ...
 
     async def submit(self, job: JobSpec) -> str:

@@ -235,17 +235,12 @@ def submit_arguments(job: JobSpec, account: str, partition: str, disc: bool = Tr
     """Give the arguments of sbatch; the script comes on its standard input. `disc`: Slurm counts discs."""
     # sbatch takes %j and the like in file names for patterns.
     directory = str(job.directory).replace("%", "%%")
-    arguments = [
+    return [
         "--parsable",
         f"--job-name={job.session}",
         f"--account={account}",
         f"--partition={partition}",
-        "--nodes=1",
-        "--ntasks=1",
-        f"--cpus-per-task={job.cores}",
-        f"--mem={job.memory_gib}G",
-        # Slurm counts in minutes.
-        f"--time={max(1, math.ceil(job.walltime / timedelta(minutes=1)))}",
+        *shape_arguments(job.cores, job.memory_gib, job.disc_gb if disc else 0, job.walltime),
         f"--chdir={job.directory}",
         f"--output={directory}/stdout.log",
         f"--error={directory}/stderr.log",
@@ -258,9 +253,25 @@ def submit_arguments(job: JobSpec, account: str, partition: str, disc: bool = Tr
         # The service's limits are not the job's.
         "--propagate=NONE",
     ]
-    if job.disc_gb and disc:
-        arguments.append(f"--gres={GRES}:{job.disc_gb}")
-    return arguments
+
+
+def shape_arguments(cores: int, memory_gib: int, disc_gb: int, walltime: timedelta) -> list[str]:
+    """Give the arguments of sbatch that say how large a job is."""
+    return [
+        "--nodes=1",
+        "--ntasks=1",
+        f"--cpus-per-task={cores}",
+        f"--mem={memory_gib}G",
+        # Slurm counts in minutes.
+        f"--time={max(1, math.ceil(walltime / timedelta(minutes=1)))}",
+        *([f"--gres={GRES}:{disc_gb}"] if disc_gb else []),
+    ]
+
+
+def parse_test_only(text: str) -> datetime | None:
+    """Read the start that ``sbatch --test-only`` names on its standard error."""
+    matched = re.search(r"to start at (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)", text)
+    return parse_time(matched[1]) if matched else None
 
 
 def batch_script(job: JobSpec) -> str:
@@ -351,6 +362,7 @@ class SlurmPlatform:
 
     separates_stderr = True
     tells = False
+    foretells = True
 
     def __init__(self, config: PlannerConfig) -> None:
         if config.slurm is None:
@@ -368,6 +380,19 @@ class SlurmPlatform:
         taken = datetime.now(UTC)
         jobs = await self._queue()
         return Snapshot(taken=taken, jobs=tuple(job for job in jobs if not job.state.ended or job.session is not None))
+
+    async def earliest(self, cores: int, memory_gib: int, disc_gb: int, walltime: timedelta) -> datetime | None:
+        """Ask sbatch --test-only, which submits nothing; it gives no start for what Slurm would refuse."""
+        shape = shape_arguments(cores, memory_gib, disc_gb if self._disc else 0, walltime)
+        done = await _run(
+            "sbatch", "--test-only", f"--account={self._account}", f"--partition={self._partition}", *shape,
+            stdin="#!/bin/sh\n",
+        )  # fmt: skip
+        if done.code == 0:
+            return parse_test_only(done.err)
+        if _TRANSIENT.search(done.err):
+            raise PlatformDown(f"sbatch: {done.words}")
+        return None
 
     async def submit(self, job: JobSpec) -> str:
         """Submit by sbatch, unless slurmctld knows a job of the session.

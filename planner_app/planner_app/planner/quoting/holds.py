@@ -118,7 +118,8 @@ class Book:
 
     def profile(self, snapshot: Snapshot, now: datetime) -> Profile:
         """What is held; offers whose time is over must have been dropped."""
-        if snapshot is not self._snapshot or now > self._moves_after or len(self._profile) > _instants(self._held):
+        same = self._snapshot is not None and snapshot.jobs is self._snapshot.jobs
+        if not same or now > self._moves_after or len(self._profile) > _instants(self._held):
             self._see(snapshot, now)
         else:
             self._correct(now)

@@ -9,7 +9,7 @@ from planner_app.execution_broker.times import Interval
 from planner_app.planner.config import PlannerConfig
 from planner_app.planner.quoting.amounts import PREPARING, RELEASING, Amount, Hold
 from planner_app.planner.quoting.profile import Profile
-from planner_app.planner.quoting.reasons import above_limits, beyond_price, no_room, too_late
+from planner_app.planner.quoting.reasons import above_limits, beyond_price, busy, no_room, too_late
 from planner_app.planner.quoting.terms import Demand, Offer, Quote, cost_of
 
 _SECOND = timedelta(seconds=1)
@@ -30,6 +30,11 @@ def quote(config: PlannerConfig, demand: Demand, holds: Iterable[Hold] | Profile
     if earliest > asked.end:
         reasons.append(too_late(config, asked, now))
         return Quote(reasons=tuple(reasons))
+    if demand.not_before is not None:
+        earliest = max(earliest, demand.not_before)
+        if earliest > asked.end:
+            reasons.append(busy(config, asked, demand.not_before))
+            return Quote(reasons=tuple(reasons))
 
     quota = Amount(config.quota.cores, config.quota.memory_gib, config.quota.disc_gb, config.limits.jobs)
     profile = holds if isinstance(holds, Profile) else Profile(holds)

@@ -71,6 +71,14 @@ def too_late(config: PlannerConfig, asked: Interval, now: datetime) -> Reason:
     )  # fmt: skip
 
 
+def busy(config: PlannerConfig, asked: Interval, start: datetime) -> Reason:
+    """The machines underneath have no room in the time in which the job is to start."""
+    return refusal(
+        config, "platform-busy", "a start until ${asked} is asked, the platform would start it at ${limit}",
+        limit=format_instant(start), asked=format_instant(asked.end), left=format_instant(start),
+    )  # fmt: skip
+
+
 def no_room(
     config: PlannerConfig, minimum: Amount, quota: Amount, frees: Iterable[Amount], latest: datetime
 ) -> Iterable[Reason]:

@@ -40,6 +40,8 @@ class Demand:
     cost_maxima: Mapping[str, float] = field(default_factory=dict)
     """By the name that the configuration uses; a name that it does not use cannot be promised."""
     metric_minima: Mapping[str, float] = field(default_factory=dict)
+    not_before: datetime | None = None
+    """When the platform itself would start such a job at the earliest, where it says."""
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ class KubernetesPlatform:
     # The API gives a pod's two streams as one log; that it tells them apart is still an alpha feature in 1.36
     # (PodLogsQuerySplitStreams), and a program around the job's own would need a shell in every image.
     separates_stderr = False
+    foretells = False
 
     def __init__(self, config: PlannerConfig, transport: httpx.AsyncBaseTransport | None = None) -> None:
         if config.kubernetes is None:
@@ -87,6 +88,10 @@ class KubernetesPlatform:
             refusals = refusals_of(events.objects.values())
             self._known = changes, snapshot(taken, jobs.objects.values(), pods.objects.values(), refusals)
         return replace(self._known[1], taken=taken)
+
+    async def earliest(self, cores: int, memory_gib: int, disc_gb: int, walltime: timedelta) -> datetime | None:
+        """A scheduler of Kubernetes does not plan ahead."""
+        return None
 
     async def submit(self, job: JobSpec) -> str:
         """Create the Job; the API refuses a second one of the same name."""
