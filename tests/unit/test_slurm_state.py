@@ -111,6 +111,9 @@ def test_refusals_have_an_exit_code(version: str) -> None:
         "coordinator-deletes-last",
         "coordinator-deletes",
     )
+    if "rc=" not in answer(version, "coordinator-deletes-mixed"):
+        # 24.11 lets a coordinator do at once what 22.05 refuses: nothing is left for the two calls after it.
+        allowed = tuple(name for name in allowed if name not in ("coordinator-deletes-one", "coordinator-deletes-last"))
     assert [name for name in refused if "rc=" not in answer(version, name)] == []
     assert [name for name in allowed if "rc=" in answer(version, name)] == []
 
