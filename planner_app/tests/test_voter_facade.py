@@ -33,6 +33,8 @@ def runs(looks: int = 3, *, fail: str = "", before: bool = False) -> Behaviour:
                 stub.messages = [fail] if fail else []
             elif not before:
                 stub.sessions[session] = "AVAILABLE"
+            if not before:
+                stub.ran.add(session)
         return None
 
     return behaviour

@@ -43,6 +43,9 @@ class StubPlanner:
         self.capabilities: dict[str, Any] = {}
         self.calls: list[tuple[str, str, Any]] = []
         self.traces: list[str] = []
+        self.named: dict[str, str] = {}
+        """Names of the sessions' requests."""
+        self.ran: set[str] = set()
         self.url = ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -69,8 +72,10 @@ class StubPlanner:
 
     def normal(self, method: str, path: str, body: bytes) -> bytes:
         if path == "/requests":
-            ExecutionRequest.model_validate_json(body)
-            return http(200, self.offer_set(self.offer()))
+            request = ExecutionRequest.model_validate_json(body)
+            offer = self.offer()
+            self.named[offer["meta"]["uuid"]] = str(request.executable.meta.name)  # type: ignore[union-attr]
+            return http(200, self.offer_set(offer))
         if path == "/capabilities":
             return http(200, {"name": "somebody else", "quota": {"cores": 4}} | self.capabilities)
         session, _, rest = path.removeprefix("/sessions/").partition("/")
@@ -151,29 +156,27 @@ class VoterUnderTest:
         self.directory = directory
         self.planners = planners
         (directory / "data").mkdir(exist_ok=True)
-        self.config = VoterConfig.model_validate(
-            {
-                "listen": {"host": "127.0.0.1", "port": 8100},
-                "url": "http://voter",
-                "database": f"sqlite:///{directory}/ballots.sqlite",
-                "storage": {"data": str(directory / "data"), "max_upload_bytes": 1000, "keep_free_bytes": 0},
-                "deadline": "PT1S",
-                "accept_timeout": "PT0.3S",
-                "poll_every": "PT0.05S",
-                "clients_file": "/unused",
-                "planners_file": "/unused",
-                "apps": {
-                    "aegean": {
-                        "image": "caesar/aegean-job:2.3.5",
-                        "cores": {"min": 1, "max": 4},
-                        "memory_gib": {"min": 2, "max": 8},
-                        "duration": "PT1H",
-                        "options": ["--run"],
-                    }
-                },
-            }
-            | changes
-        )
+        self.document = {
+            "listen": {"host": "127.0.0.1", "port": 8100},
+            "url": "http://voter",
+            "database": f"sqlite:///{directory}/ballots.sqlite",
+            "storage": {"data": str(directory / "data"), "max_upload_bytes": 1000, "keep_free_bytes": 0},
+            "deadline": "PT1S",
+            "accept_timeout": "PT0.3S",
+            "poll_every": "PT0.05S",
+            "clients_file": "/unused",
+            "planners_file": "/unused",
+            "apps": {
+                "aegean": {
+                    "image": "caesar/aegean-job:2.3.5",
+                    "cores": {"min": 1, "max": 4},
+                    "memory_gib": {"min": 2, "max": 8},
+                    "duration": "PT1H",
+                    "options": ["--run"],
+                }
+            },
+        } | changes
+        self.config = VoterConfig.model_validate(self.document)
 
     def app(self) -> Any:
         planners = Planners([Planner(p.name, p.url, f"token-of-{p.name}") for p in self.planners])
