@@ -82,6 +82,10 @@ def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
+#: What takes services or machines away from under the others, in this order.
+LATE = ("test_batch_", "test_recovery")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run what takes machines away after everything else."""
-    items.sort(key=lambda item: "test_recovery" in item.nodeid)
+    """Run what takes something away after everything else."""
+    items.sort(key=lambda item: next((rank for rank, name in enumerate(LATE, 1) if name in item.nodeid), 0))

@@ -86,7 +86,8 @@ options:
     default: []
   lock:
     description:
-      - File that writers lock; made where it is missing. The user must be able to read it, or to make it.
+      - File that writers lock; made where it is missing. The user must be able to read it, or to make it. Whoever
+        cannot do so with the default uses C(.slurm-accounts.lock) in the home directory.
     type: path
     default: /run/lock/slurm-accounts.lock
 attributes:
@@ -141,7 +142,7 @@ introduced:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.slurm_commands import REGISTERED_SECONDS, Slurm, unknown_users
+from ansible.module_utils.slurm_commands import LOCK, Slurm, unknown_users
 from ansible.module_utils.slurm_limits import Invalid, name
 from ansible.module_utils.slurm_plan import Conflict, Desired, Step, desired_of, plan, unknown_resources
 from ansible.module_utils.slurm_state import Job, Rights, State
@@ -227,7 +228,7 @@ def main() -> None:
             "drain": {"type": "str", "choices": ["refuse", "wait", "cancel"], "default": "refuse"},
             "drain_timeout": {"type": "int", "default": 3600},
             "protected": {"type": "list", "elements": "str", "default": []},
-            "lock": {"type": "path", "default": "/run/lock/slurm-accounts.lock"},
+            "lock": {"type": "path", "default": LOCK},
         },
         supports_check_mode=True,
     )
@@ -264,7 +265,7 @@ def main() -> None:
         )
     if not module.check_mode:
         slurm.take_lock(parameters["lock"])
-    slurm.wait_registered(0 if module.check_mode else REGISTERED_SECONDS)
+    slurm.wait_registered(patient=not module.check_mode)
     rights = slurm.rights()
     before = current = slurm.state()
     done: list[Step] = []

@@ -8,6 +8,7 @@ import pwd
 import re
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ansible.module_utils import slurm_state as read
@@ -18,6 +19,8 @@ from ansible.module_utils.slurm_steps import arguments, load_file
 MISREAD = re.compile(r"Invalid unit type|Bad format|Problem with|error:", re.IGNORECASE)
 #: slurmctld is registered within seconds of its start; longer means that it does not start.
 REGISTERED_SECONDS = 10
+#: It answers in milliseconds; one that is just being restarted, after a moment.
+ANSWER_SECONDS = 3
 #: A command that only reads answers within MessageTimeout (10 s) or not at all.
 READ_SECONDS = 12
 #: The longest write that was seen, of 1000 accounts on a slow machine, took a tenth of it.
@@ -26,6 +29,9 @@ CANCEL_SECONDS = 120
 #: Exit code of timeout(1) where it ended the command.
 TIMED_OUT = 124
 LOCK_SECONDS = 120
+LOCK = "/run/lock/slurm-accounts.lock"
+#: For users who may not make that one, where root has not made it.
+OWN_LOCK = "~/.slurm-accounts.lock"
 
 
 class Slurm:
@@ -65,25 +71,30 @@ class Slurm:
         """Give the rows of `sacctmgr show` with the columns asked for."""
         return self.run("sacctmgr", "-nP", "show", *what.split(), f"format={columns}")
 
-    def registered(self) -> str:
-        """Say what is wrong with the cluster's registration; empty where nothing is."""
+    def registered(self) -> tuple[str, float]:
+        """Say what is wrong with the cluster's registration, nothing where all is well, and how long to wait."""
         code, out, err = self._run(["scontrol", "ping"], READ_SECONDS)
         if code != 0:
             # It answers at once, while everything else that needs slurmctld hangs until MessageTimeout.
-            return f"slurmctld does not answer: {out.strip() or err.strip()}"
+            return f"slurmctld does not answer: {out.strip() or err.strip()}", ANSWER_SECONDS
         hosts = read.parse_clusters(self.show("cluster", read.CLUSTER_FORMAT))
         if self.cluster not in hosts:
-            return f"cluster {self.cluster} is not known to slurmdbd (it knows {', '.join(sorted(hosts)) or 'none'})"
+            known = ", ".join(sorted(hosts)) or "none"
+            return f"cluster {self.cluster} is not known to slurmdbd (it knows {known})", ANSWER_SECONDS
         if not hosts[self.cluster]:
             # Until then sacctmgr answers 0 and slurmctld never learns of the accounts.
-            return f"slurmctld of {self.cluster} has not registered with slurmdbd: is it running?"
-        return ""
+            trouble = f"slurmctld of {self.cluster} has not registered with slurmdbd: is it running?"
+            return trouble, REGISTERED_SECONDS
+        return "", 0
 
-    def wait_registered(self, seconds: float) -> None:
-        """Wait until slurmctld and slurmdbd know each other."""
-        deadline = time.monotonic() + seconds
-        while trouble := self.registered():
-            if time.monotonic() >= deadline:
+    def wait_registered(self, patient: bool) -> None:
+        """Wait until slurmctld and slurmdbd know each other, a moment where `patient`; ends the module otherwise."""
+        start = time.monotonic()
+        while True:
+            trouble, seconds = self.registered()
+            if not trouble:
+                return
+            if not patient or time.monotonic() - start > seconds:
                 self.fail(trouble)
             time.sleep(0.2)  # slurmdbd tells nobody when a controller registers
 
@@ -190,12 +201,16 @@ class Slurm:
 
         The file is opened for reading: it may be somebody else's, in a directory where nobody may write to those.
         """
+        flags = os.O_RDONLY | os.O_NOFOLLOW
         try:
             try:
-                self.lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+                self.lock = os.open(path, flags)
             except FileNotFoundError:
-                self.lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CREAT, 0o644)
+                self.lock = os.open(path, flags | os.O_CREAT, 0o644)
         except OSError as fault:
+            if path == LOCK and os.geteuid() != 0:
+                self.take_lock(str(Path(OWN_LOCK).expanduser()))
+                return
             self.fail(f"cannot open the lock {path} ({fault.strerror}): give another one with `lock`")
         deadline = time.monotonic() + LOCK_SECONDS
         while True:
