@@ -38,6 +38,7 @@ unit:
 test: host check ## all tests, on a real testbed of their own
 	pytest -q tests/image
 	molecule test -s testbed
+	molecule test -s debian13
 
 teardown: env ## remove the testbed (CONFIRM=yes answers the question)
 	ansible-playbook playbooks/teardown.yml $(if $(CONFIRM),-e confirm=$(CONFIRM)) $(ARGS)

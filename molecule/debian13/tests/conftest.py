@@ -1,0 +1,1 @@
+../../testbed/tests/conftest.py

@@ -1,0 +1,1 @@
+../../testbed/tests/test_slurm.py

@@ -1,0 +1,85 @@
+"""What Slurm 24.11 does otherwise than 22.05 is no matter to the module of the accounts and to the planners."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from handles import INVENTORY, NAME, PLATFORMS, PROJECT, STATE
+from testinfra.host import Host
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+# Run as a platform's user, by the planners' own program: what is under way, and what has ended in accounting.
+DRIVER = """
+import asyncio, pathlib, subprocess, sys, uuid
+from planner_app.planner.config import load_config
+from planner_app.platforms.slurm import SACCT_FORMAT, SlurmPlatform, parse_sacct
+async def main():
+    platform = SlurmPlatform(load_config(pathlib.Path(f"/etc/caesar-planner/{sys.argv[1]}.yml")))
+    session = uuid.UUID(sys.argv[2])
+    seen = [job for job in (await platform.observe()).jobs if job.session == session]
+    found = await platform.find(session)
+    # The planner asks accounting only for what squeue has forgotten, after five minutes.
+    sacct = ["sacct", "-XnP", f"--name={session}", f"--format={SACCT_FORMAT}"]
+    accounted = parse_sacct(subprocess.check_output(sacct, text=True))
+    print(*(f"{job.state} {job.cores}" for job in [*seen, found, *accounted]), sep="; ")
+asyncio.run(main())
+"""
+
+
+def test_this_is_another_slurm(slurm: Host) -> None:
+    assert slurm.check_output("sacctmgr --version").split()[1].startswith("24.11.")
+
+
+def test_every_service_runs(slurm: Host) -> None:
+    units = ["munge", "mariadb", "slurmdbd", "slurmctld", "caesar-voter", *(f"planner@{p['name']}" for p in PLATFORMS)]
+    assert set(slurm.check_output(f"systemctl is-active {' '.join(units)}").split()) == {"active"}
+    # None of them came up only at a second attempt.
+    assert set(slurm.check_output(f"systemctl show -p NRestarts --value {' '.join(units)}").split()) == {"0"}
+
+
+def test_accounts_are_foretold_made_and_left_alone() -> None:
+    run = subprocess.run(
+        ["ansible-playbook", f"--inventory={INVENTORY}", f"--extra-vars=testbed_name={NAME}", "../accounts.yml"],
+        cwd=Path(__file__).parent,
+        env=os.environ | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg")},
+        capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def winner(run: subprocess.CompletedProcess[str]) -> tuple[dict[str, Any], str, str]:
+    """The ballot, the platform that won it, and the session there."""
+    assert run.returncode == 0, run.stdout + run.stderr
+    ballot: dict[str, Any] = json.loads(run.stdout)
+    return ballot, ballot["winner"]["planner"], ballot["winner"]["session"]
+
+
+def driver(slurm: Host, account: str, session: str) -> str:
+    """What the planners' program says of a session's job: as it observes, as it finds, as accounting has it."""
+    path = slurm.check_output("readlink -f /opt/caesar/planner-app/current")
+    return slurm.check_output("cd /tmp && sudo -u %s env PYTHONPATH=%s python3 -c %s %s %s",
+                              account, path, DRIVER, account, session)  # fmt: skip
+
+
+def test_a_job_ran_that_was_voted_on(slurm: Host) -> None:
+    """The smoke job of the converge step: offered, submitted, followed and collected by a planner."""
+    ballot = json.loads((STATE / "smoke" / "ballot.json").read_text())
+    account, session = ballot["winner"]["planner"], ballot["winner"]["session"]
+    assert slurm.check_output(f"sacct -XnP --name {session} -o account,state -A {account}") == f"{account}|COMPLETED"
+    assert driver(slurm, account, session).endswith("; ".join(["COMPLETED 1"] * 2))
+
+
+def test_a_job_is_cancelled(caesar_vote: Command, fits: Path, slurm: Host) -> None:
+    ballot, account, session = winner(caesar_vote("run", "--json", "--no-wait", "--app", "aegean", str(fits)))
+    assert caesar_vote("cancel", ballot["id"]).returncode == 0
+    deadline = time.monotonic() + 30
+    while (said := driver(slurm, account, session)) != "; ".join(["CANCELLED 1"] * 3):
+        assert time.monotonic() < deadline, said
+        time.sleep(0.5)  # slurmctld answers before the job's processes are gone
