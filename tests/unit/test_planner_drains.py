@@ -17,7 +17,7 @@ from ansible.module_utils.planner_drains import (  # type: ignore[import-not-fou
 from hypothesis import given
 from hypothesis import strategies as st
 
-NOW = {"by": "ops@site", "since": "2026-11-24T09:00:00Z", "reason": "discs", "cancel": False}
+NOW = {"by": "ops@site", "since": "2026-11-24T09:00:00Z", "reason": "discs", "cancel": False, "leaving": False}
 LIVE = {
     "sessions": [{"session": "0123456789ab", "phase": "AVAILABLE", "job": "17", "cores": 2}],
     "others": [{"job": "18", "state": "RUNNING", "cores": 1, "ends_by": "2026-11-24T10:00:00Z"}],
@@ -39,6 +39,14 @@ def test_who_drained_it_first_and_when_stays() -> None:
     assert ask(ask(first, cancel=True), cancel=False) == NOW | {"cancel": True}
     assert ask(first, reason="more discs") == NOW | {"reason": "more discs"}
     assert ask(first, drained=False) is None
+
+
+def test_one_that_was_drained_by_hand_does_not_leave_for_the_list_alone() -> None:
+    left = ask(None, leaving=True, reason="leaves")
+    assert left == NOW | {"leaving": True, "reason": "leaves"}
+    assert ask(left, leaving=True, reason="leaves again") == left
+    assert ask(left) == NOW  # somebody means it now
+    assert ask(NOW, leaving=True, reason="leaves") == NOW
 
 
 @given(

@@ -37,7 +37,7 @@ def found(path: str, mode: str = "0700", uid: int = 20009, isdir: bool = True) -
 
 
 def leavings(*entries: dict[str, Any], platforms: Sequence[dict[str, Any]] = (SLURM, KUBERNETES)) -> dict[str, Any]:
-    left: dict[str, Any] = planner.leavings(entries, platforms, "/etc/p", "/var/p", "/jobs")
+    left: dict[str, Any] = planner.leavings(entries, platforms, "/etc/p", "/var/p", "/jobs", "/var/p/.drained")
     return left
 
 
@@ -49,19 +49,25 @@ def test_what_left_the_list_is_found() -> None:
         found("/var/p/old"),
         found("/var/p/slurm-account-001"),
         found("/jobs/older"),
+        found("/var/p/.drained/old.json", "0644", 0, False),
+        found("/var/p/.drained/slurm-account-001.json", "0644", 0, False),
     )
-    assert left == {"planners": ["old"], "directories": ["/jobs/older", "/var/p/old"]}
+    assert left == {
+        "planners": ["old"],
+        "directories": ["/jobs/older", "/var/p/old"],
+        "drained": ["slurm-account-001"],
+    }
 
 
 def test_a_planner_that_is_switched_off_leaves_and_its_ledger_stays() -> None:
     entries = found("/etc/p/slurm-account-001.tokens", "0640", 0, False), found("/var/p/slurm-account-001")
     left = leavings(*entries, platforms=[SLURM | {"planner": False}])
-    assert left == {"planners": ["slurm-account-001"], "directories": []}
+    assert left == {"planners": ["slurm-account-001"], "directories": [], "drained": []}
 
 
 def test_what_somebody_else_keeps_there_stays() -> None:
     entries = found("/jobs/shared", "0755"), found("/jobs/lost", uid=0), found("/jobs/file", isdir=False)
-    assert leavings(*entries) == {"planners": [], "directories": []}
+    assert leavings(*entries) == {"planners": [], "directories": [], "drained": []}
 
 
 def test_the_files_of_a_planner_go_and_that_of_its_tokens_last() -> None:

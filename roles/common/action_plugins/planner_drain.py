@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ansible.module_utils
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
@@ -29,7 +30,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Run the task."""
         super().run(tmp, task_vars)
         args = dict(self._task.args)
-        wait = str(args.pop("wait", False)).lower() in ("true", "yes", "1")
+        wait, patient = boolean(args.pop("wait", False)), boolean(args.pop("patient", True))
         timeout, every = float(args.pop("timeout", 3600)), float(args.pop("every", 10))
         result = self._module(args, task_vars)
         if result.get("failed") or not wait:
@@ -38,7 +39,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             told = summary(result["planners"])
             return result | {"msg": f"would wait for {told}" if told else "nothing runs"}
         changed, began = result["changed"], time.monotonic()
-        answer = self._wait(args | {"state": "asked"}, task_vars, result, timeout, every)
+        answer = self._wait(args | {"state": "asked"}, task_vars, result, timeout, every, patient)
         return result | answer | {"changed": changed, "waited": round(time.monotonic() - began, 1)}
 
     def _module(self, args: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
@@ -51,12 +52,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         first: dict[str, Any],
         timeout: float,
         every: float,
+        patient: bool,
     ) -> dict[str, Any]:
         """Ask until nothing runs; `first` is the answer that is there already."""
         display, began = Display(), time.monotonic()
         said, due, planners = "", began, first["planners"]
         while True:
-            trouble, told = silent(planners), summary(planners)
+            trouble, told = silent(planners) if patient else "", summary(planners)
             if not trouble and not told:
                 return {"planners": planners, "msg": "nothing runs any more"}
             now = time.monotonic()
@@ -64,7 +66,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if now >= began + timeout:
                 return {
                     "failed": True,
-                    "planners": planners,
+                    "planners": {},  # the message has it all
                     "msg": f"after {timeout:.0f} s there is still {line}. The platforms stay drained: run this again "
                     "to wait on, with -e drain=cancel to cancel sessions, or with -e drain=undo to take it back",
                 }

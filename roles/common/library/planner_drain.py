@@ -19,9 +19,11 @@ options:
     elements: str
     required: true
   state:
-    description: V(asked) changes nothing.
+    description:
+      - V(asked) changes nothing.
+      - V(listed) lets those make offers again that were drained because they left the list (O(leaving)), and no others.
     type: str
-    choices: [drained, active, asked]
+    choices: [drained, active, asked, listed]
     default: drained
   cancel:
     description: Whether sessions that were accepted before are cancelled. Jobs of somebody else never are.
@@ -31,6 +33,10 @@ options:
     description: Whether a name without a planner on this machine is an error, or is passed over.
     type: bool
     default: true
+  leaving:
+    description: Whether they are drained because they leave the list of platforms; V(listed) takes that back.
+    type: bool
+    default: false
   by:
     description: Who asks, for the reason that clients get.
     type: str
@@ -63,6 +69,10 @@ options:
     description: Seconds to wait (action plugin only).
     type: int
     default: 3600
+  patient:
+    description: Whether planners and platforms that do not answer are waited for as well (action plugin only).
+    type: bool
+    default: true
   every:
     description: Seconds between two lines that tell what is waited for (action plugin only).
     type: float
@@ -178,8 +188,9 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "names": {"type": "list", "elements": "str", "required": True},
-            "state": {"type": "str", "choices": ["drained", "active", "asked"], "default": "drained"},
+            "state": {"type": "str", "choices": ["drained", "active", "asked", "listed"], "default": "drained"},
             "cancel": {"type": "bool", "default": False},
+            "leaving": {"type": "bool", "default": False},
             "strict": {"type": "bool", "default": True},
             "by": {"type": "str", "default": ""},
             "reason": {"type": "str", "default": ""},
@@ -204,17 +215,21 @@ def main() -> None:
         )
     paths = {name: Path(given["drained_directory"]) / f"{name}.json" for name in names}
     found = {name: parse(path.read_text(encoding="utf-8")) if path.exists() else None for name, path in paths.items()}
-    then = dict(found)
-    if given["state"] != "asked":
+    if given["state"] == "listed":
+        then = {name: None if (said or {}).get("leaving") is True else said for name, said in found.items()}
+    elif given["state"] == "asked":
+        then = dict(found)
+    else:
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")  # noqa: UP017 - Python 3.9
         then = {
             name: wanted(
                 found[name],
                 drained=given["state"] == "drained",
-                by=given["by"],
+                by=given["by"][:200],  # as much as a planner tells
                 since=now,
-                reason=given["reason"],
+                reason=given["reason"][:200],
                 cancel=given["cancel"],
+                leaving=given["leaving"],
             )
             for name in names
         }

@@ -20,7 +20,14 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def wanted(
-    found: Mapping[str, Any] | None, *, drained: bool, by: str, since: str, reason: str, cancel: bool
+    found: Mapping[str, Any] | None,
+    *,
+    drained: bool,
+    by: str,
+    since: str,
+    reason: str,
+    cancel: bool,
+    leaving: bool = False,
 ) -> dict[str, Any] | None:
     """What a planner's file must say; None for no file.
 
@@ -33,12 +40,14 @@ def wanted(
         since: the time now, ISO 8601.
         reason: why, in the operator's words; empty keeps what was said before.
         cancel: whether what runs is to be cancelled.
+        leaving: whether it is drained for no other reason than that it leaves the list.
     """
     if not drained:
         return None
     if found is None:
-        return {"by": by, "since": since, "reason": reason, "cancel": cancel}
-    return {**found, "reason": reason or found.get("reason", ""), "cancel": cancel or found.get("cancel") is True}
+        return {"by": by, "since": since, "reason": reason, "cancel": cancel, "leaving": leaving}
+    kept = dict(found) if leaving else {**found, "reason": reason or found.get("reason", ""), "leaving": False}
+    return kept | {"cancel": cancel or found.get("cancel") is True}
 
 
 def running(live: Mapping[str, Any]) -> list[str]:

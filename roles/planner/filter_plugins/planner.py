@@ -25,8 +25,11 @@ def leavings(
     configuration: str,
     state: str,
     jobs: str,
+    drained: str,
 ) -> dict[str, list[str]]:
     """Tell what a machine has of platforms that left the list, or whose planner was switched off in it.
+
+    Also which of the others are drained, since that may be because they had left the list and are back.
 
     Args:
         found: what lies in the three directories, as the module `find` gives it.
@@ -34,22 +37,27 @@ def leavings(
         configuration: where the planners' files lie.
         state: where their ledgers lie.
         jobs: where the directories of their jobs lie.
+        drained: where the files lie that say which are drained.
 
     Returns:
-        Names of the planners that must go, and paths of the directories that nothing uses any more.
+        Names of the planners that must go, paths of the directories that nothing uses any more, and names of listed
+        planners that are drained.
     """
     names = {platform["name"] for platform in platforms}
     planned = {platform["name"] for platform in platforms if platform["planner"]}
     planners: set[str] = set()
     directories: set[str] = set()
+    stopped: set[str] = set()
     for each in found:
         path = PurePosixPath(each["path"])
         where = str(path.parent)
         if where == configuration and path.suffix == ".tokens":
             planners |= {path.stem} - planned
+        elif where == drained and path.suffix == ".json":
+            stopped |= {path.stem} & planned
         elif where in (state, jobs) and path.name not in names and _own(each):
             directories.add(str(path))
-    return {"planners": sorted(planners), "directories": sorted(directories)}
+    return {"planners": sorted(planners), "directories": sorted(directories), "drained": sorted(stopped)}
 
 
 def _own(found: Mapping[str, Any]) -> bool:
