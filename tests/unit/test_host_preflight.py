@@ -9,7 +9,9 @@ import pytest
 from ansible.module_utils import host_preflight as hp
 
 PACKAGES = Path(__file__).parents[2] / "roles/local_machines/files/host-packages.txt"
-NEEDS = hp.Needs(packages={"podman": "podman", "netavark": "/usr/lib/podman/netavark"}, memory_gib=8, disc_gb=15)
+NEEDS = hp.Needs(
+    packages={"podman": "podman", "netavark": "/usr/lib/podman/netavark"}, memory_gib=8, disc_gb=15, inotify=48
+)
 GOOD = hp.Host(present=frozenset(NEEDS.packages.values()), discs={"/var/lib/containers": (80 * hp.GB, 0)})
 
 
@@ -38,6 +40,7 @@ def test_a_good_host_lacks_nothing() -> None:
         ({"nameservers": ()}, "loopback", "local_machines_nameservers"),
         ({"subnet": False}, "no subnet is free", "local_machines_subnet_pools"),
         ({"memory_available": 7 * hp.GIB}, "7.0 GiB of memory are free, 8 are needed", "ps "),
+        ({"inotify_free": 47}, "47 instances of inotify are free, 48 are needed", "sysctl -w fs.inotify"),
         ({"discs": {"/d": (14 * hp.GB, 0)}}, "14.0 GB are free where /d lies, 15.0 are needed", "df -h /d"),
     ],
 )
@@ -53,7 +56,7 @@ def test_all_lacks_come_at_once() -> None:
 
 
 def test_a_running_testbed_does_not_ask_for_its_own_memory_again() -> None:
-    host = replace(GOOD, has_machines=True, memory_available=0, discs={"/d": (0, 0)})
+    host = replace(GOOD, has_machines=True, memory_available=0, inotify_free=0, discs={"/d": (0, 0)})
     assert hp.lacks(NEEDS, host) == []
 
 

@@ -32,6 +32,10 @@ options:
     description: Disc space that must be free for machines, volumes and caches together, in GB.
     type: float
     required: true
+  inotify_instances:
+    description: Instances of inotify that must be free.
+    type: int
+    default: 0
   subnet_pools:
     description: Networks that the testbed's /24 is chosen from.
     type: list
@@ -81,6 +85,7 @@ RETURN = r"""
 image_key: {description: Names the image., type: str, returned: success}
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -141,6 +146,18 @@ def probe(host_present: frozenset[str]) -> dict[str, str]:
         if done.returncode != 0:
             failures[name] = (done.stderr.strip().splitlines() or ["no message"])[-1]
     return failures
+
+
+def inotify_free() -> int:
+    """Count the instances of inotify that root may still open: one number for this host and all its machines."""
+    limit = int(Path("/proc/sys/fs/inotify/max_user_instances").read_text())
+    used = 0
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with contextlib.suppress(OSError):  # it may end meanwhile
+                if process.stat().st_uid == 0:
+                    used += sum(os.readlink(file) == "anon_inode:inotify" for file in (process / "fd").iterdir())
+    return limit - used
 
 
 def podman_subnets() -> list[str]:
@@ -218,6 +235,7 @@ def look(parameters: Mapping[str, Any], needs: hp.Needs, recipe: machine_image.R
         fuse=Path("/dev/fuse").exists(),
         failures=failures,
         memory_available=memory,
+        inotify_free=inotify_free() if root and not has_machines else needs.inotify,
         discs=discs,
         nameservers=tuple(parameters["nameservers"]) or hp.usable_nameservers(resolv_conf()),
         subnet=free,
@@ -234,6 +252,7 @@ def main() -> None:
             "cache_dir": {"type": "path", "required": True},
             "memory_gib": {"type": "float", "required": True},
             "disc_gb": {"type": "float", "required": True},
+            "inotify_instances": {"type": "int", "default": 0},
             "subnet_pools": {"type": "list", "elements": "str", "required": True},
             "nameservers": {"type": "list", "elements": "str", "default": []},
             "packages": {"type": "list", "elements": "str", "required": True},
@@ -254,6 +273,7 @@ def main() -> None:
         packages=hp.parse_packages(Path(parameters["host_packages"]).read_text()),
         memory_gib=parameters["memory_gib"],
         disc_gb=parameters["disc_gb"],
+        inotify=parameters["inotify_instances"],
     )
     lacks = hp.lacks(needs, look(parameters, needs, recipe))
     if lacks:

@@ -20,6 +20,8 @@ class Needs:
     memory_gib: float
     #: Disc space for machines, volumes and caches together, in GB.
     disc_gb: float
+    #: Instances of inotify that its services open.
+    inotify: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Host:
     memory_available: int = 64 * GIB
     #: Directory to the bytes that are free where it lies and the bytes that the testbed's caches already take there.
     discs: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    #: Instances of inotify that root may still open, on all machines together.
+    inotify_free: int = 8192
     nameservers: tuple[str, ...] = ("192.0.2.1",)
     #: Whether a subnet is free, or the testbed has one.
     subnet: bool = True
@@ -169,6 +173,12 @@ def _room(needs: Needs, host: Host) -> Iterable[Lack]:
         yield Lack(
             f"{host.memory_available / GIB:.1f} GiB of memory are free, {needs.memory_gib:g} are needed",
             "ps --sort=-rss -eo rss,pid,args | head     (stop what is not needed, or tear another testbed down)",
+        )
+    if host.inotify_free < needs.inotify:
+        yield Lack(
+            f"{host.inotify_free} instances of inotify are free, {needs.inotify} are needed; services would fail "
+            "with 'too many open files'",
+            "sysctl -w fs.inotify.max_user_instances=1024     (in /etc/sysctl.d for good)",
         )
     for directory, (free, cached) in host.discs.items():
         if free + cached < needs.disc_gb * GB:
