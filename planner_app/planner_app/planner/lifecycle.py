@@ -38,6 +38,9 @@ TRY_AGAIN = timedelta(seconds=10)
 """Pause after something that should not have happened."""
 LOOK_AGAIN = timedelta(seconds=30)
 """Longest pause while sessions live on a platform that tells of changes: what it did not tell is seen then."""
+EXPIRE_TOGETHER = timedelta(seconds=0.2)
+"""Offers whose time is over so soon one after the other are ended in one look; till then nobody can accept them."""
+_AWAKE = datetime.min.replace(tzinfo=UTC)
 _T = TypeVar("_T")
 
 
@@ -66,6 +69,7 @@ class Lifecycle:
         # One thread: the ledger is written by one at a time, and the loop never waits for a disc.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._wake = asyncio.Event()
+        self._sleeps_until: datetime | None = None
         self._busy: dict[UUID, asyncio.Task[None]] = {}
         self._not_before: dict[UUID, datetime] = {}
         self._staging: dict[UUID, asyncio.Task[int]] = {}
@@ -89,6 +93,11 @@ class Lifecycle:
     def wake(self) -> None:
         """Look at the sessions now: something has changed."""
         self._wake.set()
+
+    def wake_by(self, time: datetime) -> None:
+        """Look no later than then; who looks already sees for itself what there is to wait for."""
+        if self._sleeps_until is None or time < self._sleeps_until:
+            self.wake()
 
     def start(self) -> None:
         """Start the loop."""
@@ -122,11 +131,13 @@ class Lifecycle:
     async def _run(self) -> None:
         while True:
             self._wake.clear()
+            self._sleeps_until = _AWAKE
             try:
                 pause = await self.look()
             except Exception:
                 log.exception("lifecycle")
                 pause = TRY_AGAIN.total_seconds()
+            self._sleeps_until = None if pause is None else self.clock() + timedelta(seconds=pause)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
@@ -134,7 +145,7 @@ class Lifecycle:
     async def look(self) -> float | None:
         """Look at all sessions once; returns the seconds until the next look, None where nothing is live."""
         await self.in_thread(self.ledger.expire, self.clock())
-        rows = await self.in_thread(self.ledger.live)
+        rows = await self.in_thread(self.ledger.accepted)
         for row in rows:
             if row.phase is Phase.RELEASING and row.uuid in self._staging:
                 self._staging[row.uuid].cancel()  # cancelled while its data is being fetched
@@ -177,12 +188,12 @@ class Lifecycle:
     def _pause(self, rows: list[SessionRow]) -> float | None:
         now = self.clock()
         due: list[datetime] = []
+        if (expiry := self.ledger.next_expiry()) is not None:
+            due.append(max(expiry, now + EXPIRE_TOGETHER))
         for row in rows:
             if row.uuid in self._busy:
                 continue  # the end of its step wakes
-            if row.phase is Phase.OFFERED:
-                due.append(row.expires)
-            elif row.phase is Phase.WAITING:
+            if row.phase is Phase.WAITING:
                 due.append(max(row.reserved.start, self._not_before.get(row.uuid, row.reserved.start)))
             elif row.uuid in self._not_before:
                 due.append(self._not_before[row.uuid])

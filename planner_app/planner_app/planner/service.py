@@ -1,9 +1,10 @@
 """What a planner does for its clients."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from planner_app.execution_broker import kinds
 from planner_app.execution_broker.models import EnumValueUpdate, ExecutionRequest, Phase
 from planner_app.execution_broker.times import Interval
 from planner_app.planner.allowance import held_by, within_allowance
+from planner_app.planner.batches import Batches
 from planner_app.planner.capabilities import capabilities, use
 from planner_app.planner.config import PlannerConfig
 from planner_app.planner.demand import Reading, read_request
@@ -20,14 +22,15 @@ from planner_app.planner.documents import Document, legal_changes, offerset_docu
 from planner_app.planner.drain import Drain
 from planner_app.planner.files import OpenFile, list_below, open_below
 from planner_app.planner.idempotency import Once
-from planner_app.planner.ledger import Event, IllegalChange, Note, OfferSetRow, SessionRow
+from planner_app.planner.ledger import Ask, Event, IllegalChange, Note, OfferSetRow, Reserved, SessionRow
 from planner_app.planner.lifecycle import Lifecycle, program_document
 from planner_app.planner.listing import Page, Position
 from planner_app.planner.quoting import (
     PREPARING,
     RELEASING,
+    Book,
+    Profile,
     Quote,
-    holds_of,
     quote,
     refusal,
 )
@@ -75,6 +78,7 @@ class Service:
         self.drain = Drain(config, lifecycle)
         self.once = Once(lifecycle, self.ledger.keys)
         self.answers = {"YES": 0, "NO": 0}
+        self._reserving = Batches(self._reserve)
 
     async def request(
         self, client: str, request: ExecutionRequest, *, uuid: UUID | None = None, direct: bool = False
@@ -83,42 +87,42 @@ class Service:
 
         The offer set gets the uuid, if there is one. What is to run directly gets one offer, to be accepted now.
         """
-        # Locations are looked at on the shared storage, which may be slow: not in the loop.
-        reading = await asyncio.to_thread(read_request, request, self.config, self.images)
+        if request.data:
+            # Locations are looked at on the shared storage, which may be slow: not in the loop.
+            reading = await asyncio.to_thread(read_request, request, self.config, self.images)
+        else:
+            reading = read_request(request, self.config, self.images)
         snapshot, why = await self._snapshot()
         if snapshot is not None:
             reading = replace(reading, demand=await self.lifecycle.foretold(reading.demand, snapshot))
         now = self.lifecycle.clock()
 
-        def make(reservations: Any) -> Quote:
+        def make(book: Book) -> Quote:
             if snapshot is None:
                 down = refusal(self.config, "platform-down", "the platform does not answer: ${why}", why=why)
                 return Quote(reasons=(*reading.reasons, down))
-            made = self._quote(reading, holds_of(reservations, snapshot, now), now)
+            made = self._quote(reading, book.profile(snapshot, now), now)
             if direct:
                 return replace(made, offers=made.offers[:1])
-            return within_allowance(self.config, client, made, lambda: held_by(client, reservations, now))
+            return within_allowance(self.config, client, made, lambda: held_by(client, book, now))
 
-        offerset, rows = await self.lifecycle.in_thread(
-            self.ledger.reserve,
-            client=client,
-            request=request.document(),
-            program=None if reading.program is None else program_document(reading.program),
-            now=now,
-            make=make,
-            uuid=uuid,
-        )
+        program = None if reading.program is None else program_document(reading.program)
+        ask = Ask(client, request.document(), program, now, make, uuid)
+        offerset, rows = await self._reserving.call(ask)
         if rows:
-            self.lifecycle.wake()  # it sleeps until the next expiry, and this may be the first
+            self.lifecycle.wake_by(rows[0].expires)
         document = offerset_document(self.config, offerset, rows)
         self.answers[document["result"]] += 1
         log.info("request", client=client, offerset=str(offerset.uuid), result=document["result"], offers=len(rows))
         return document
 
-    def _quote(self, reading: Reading, holds: Any, now: Any) -> Quote:
+    async def _reserve(self, asks: Sequence[Ask]) -> list[Reserved | Exception]:
+        return await self.lifecycle.in_thread(self.ledger.reserve_all, asks)
+
+    def _quote(self, reading: Reading, profile: Profile, now: datetime) -> Quote:
         if (drained := self.drain.refusal()) is not None:
             return Quote(reasons=(*reading.reasons, drained))
-        made = quote(self.config, reading.demand, holds, now)
+        made = quote(self.config, reading.demand, profile, now)
         if reading.reasons:
             return Quote(reasons=(*reading.reasons, *made.reasons))
         return made

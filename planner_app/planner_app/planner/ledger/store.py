@@ -2,7 +2,7 @@
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -160,6 +160,16 @@ class Ledger:
     def live(self) -> list[SessionRow]:
         """All sessions that have not ended, offers among them, the oldest first."""
         return list(self._live.values())
+
+    def accepted(self) -> list[SessionRow]:
+        """The sessions that were accepted and have not ended, the oldest first."""
+        return [row for row in self._live.values() if row.phase is not Phase.OFFERED]
+
+    def next_expiry(self) -> datetime | None:
+        """When the next offer's time is over, at the earliest; callable from any thread."""
+        with suppress(IndexError):
+            return self._due[0][0]
+        return None
 
     def reservations(self) -> list[Reservation]:
         """What is kept for all sessions that have not ended."""
