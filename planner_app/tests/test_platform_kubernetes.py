@@ -76,6 +76,13 @@ def test_a_pod_ends_at_its_walltime_and_a_job_without_pod_later() -> None:
     assert spec["backoffLimit"] == 0
 
 
+def test_the_trace_of_the_client_is_an_annotation() -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    traced = job_manifest(replace(JOB, environment={"TRACEPARENT": f"00-{trace}-00f067aa0ba902b7-01"}), CONFIG, ROOT)
+    assert traced["metadata"]["annotations"]["caesar-testbed/trace"] == trace
+    assert "caesar-testbed/trace" not in job_manifest(JOB, CONFIG, ROOT)["metadata"]["annotations"]
+
+
 def test_the_pod_meets_the_restricted_standard() -> None:
     spec = manifest()["spec"]["template"]["spec"]
     container = spec["containers"][0]

@@ -172,6 +172,15 @@ def test_arguments_that_depend() -> None:
     assert {"--output=/a/100%%j/stdout.log", "--error=/a/100%%j/stderr.log"} <= set(given_(directory=Path("/a/100%j")))
 
 
+def test_the_trace_of_the_client_is_the_job_s_comment() -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    traced = replace(JOB, environment={"TRACEPARENT": f"00-{trace}-00f067aa0ba902b7-01"})
+    assert f"--comment={trace}" in submit_arguments(traced, "a", "vp")
+    for wrong in ("", trace, f"00-{trace}-00f067aa0ba902b7-01 --uid=0"):
+        arguments = submit_arguments(replace(JOB, environment={"TRACEPARENT": wrong}), "a", "vp")
+        assert not any(argument.startswith("--comment") for argument in arguments)
+
+
 def test_the_script_shuts_the_program_off() -> None:
     run = shlex.split(batch_script(JOB).splitlines()[-1])
     assert run[0] == "exec"

@@ -120,6 +120,7 @@ async def test_a_job_from_the_submission_to_the_outputs(tmp_path: Path) -> None:
             "--inputfile=/data/0a1b.fits",
             "JOB_OUTDIR": "/output",
             "INPUTFILE": "/data/0a1b.fits",
+            "TRACEPARENT": f"00-{1:032x}-{0:015x}1-01",
         }
         assert request["data"][0]["location"] == f"file://{rest.data}/anonymous/0a1b.fits"
         assert request["compute"]["cores"] == {"min": 2, "max": 2}

@@ -172,7 +172,9 @@ async def test_the_request_carries_what_the_job_needs(tmp_path: Path) -> None:
         upload = await uploaded(client, "../my map.fits")
         await vote(client, upload=upload, options=["--seedthr=6"], max_costs={"monetary": 1}, cores={"min": 2})
         request = planner.calls[0][2]
-        assert request["executable"]["environment"] == {
+        environment = request["executable"]["environment"]
+        assert environment.pop("TRACEPARENT") == planner.traces[0]
+        assert environment == {
             "JOB_OPTIONS": "--run --seedthr=6",
             "JOB_OUTDIR": "/output",
             "INPUTFILE": "/data/my_map.fits",

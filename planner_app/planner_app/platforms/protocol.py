@@ -3,6 +3,7 @@
 Timestamps are timezone-aware UTC, memory is in GiB, disc in GB (10**9 bytes), cores are whole.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,6 +11,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 from uuid import UUID
+
+TRACE = "TRACEPARENT"
+"""Variable of a job's environment in which clients say what it belongs to."""
 
 
 class JobState(StrEnum):
@@ -67,6 +71,12 @@ class JobSpec:
     mounts: tuple[Mount, ...]
     directory: Path
     """The session's directory on the shared storage: ``stdout.log``, ``stderr.log`` and ``outputs/``."""
+
+    @property
+    def trace(self) -> str | None:
+        """The trace id in the client's ``TRACEPARENT`` (W3C Trace Context), for the platform's own records."""
+        found = re.fullmatch(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}", self.environment.get(TRACE, ""))
+        return found[1] if found else None
 
 
 @dataclass(frozen=True)

@@ -238,6 +238,7 @@ def submit_arguments(job: JobSpec, account: str, partition: str, disc: bool = Tr
     return [
         "--parsable",
         f"--job-name={job.session}",
+        *([f"--comment={job.trace}"] if job.trace else []),
         f"--account={account}",
         f"--partition={partition}",
         *shape_arguments(job.cores, job.memory_gib, job.disc_gb if disc else 0, job.walltime),

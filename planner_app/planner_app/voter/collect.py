@@ -17,6 +17,7 @@ from planner_app.execution_broker.codecs import MalformedBody
 from planner_app.execution_broker.models import Meta, OfferSet, Phase, Session, SimpleCompute, field_name
 from planner_app.voter.choose import Answer, Offer, Unusable, Verdict
 from planner_app.voter.planners import NoReply, Planner, Planners, Reply
+from planner_app.voter.requests import traceparent
 from planner_app.voter.text import one_line
 
 MAX_OFFERS = 1000
@@ -72,7 +73,7 @@ def read_load(document: Any) -> float | None:
 async def _ask(planners: Planners, planner: Planner, request: bytes, deadline: timedelta, trace: str) -> Answer:
     """Ask one planner; what goes wrong is in the answer."""
     began = monotonic()
-    headers = {"traceparent": f"00-{trace}-{trace[:16]}-01"} if trace else {}
+    headers = {"traceparent": traceparent(trace)} if trace else {}
 
     def answer(verdict: Verdict, *reasons: str) -> Answer:
         return Answer(planner.name, verdict, reasons, elapsed=monotonic() - began)

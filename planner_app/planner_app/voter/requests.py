@@ -44,14 +44,21 @@ class Wish:
     options: tuple[str, ...] = ()
 
 
-def build_request(app: App, wish: Wish, input_path: str | None, label: str) -> dict[str, Any]:
+def traceparent(trace: str) -> str:
+    """Write a trace as W3C Trace Context has it, for headers and for a job's environment."""
+    return f"00-{trace}-{trace[:15]}1-01"
+
+
+def build_request(app: App, wish: Wish, input_path: str | None, label: str, trace: str) -> dict[str, Any]:
     """Write the request for an application and its input file.
 
     `input_path` is the absolute path of an upload on the shared storage; without one the request is good
-    for asking what would be offered, not for running. `label` names the session for people.
+    for asking what would be offered, not for running. `label` names the session for people, and the job's
+    environment says which trace it belongs to.
     """
     cores, memory = wish.cores or app.cores, wish.memory_gib or app.memory_gib
     environment = {"JOB_OPTIONS": " ".join([*app.options, *wish.options]), "JOB_OUTDIR": OUTPUT_DIRECTORY}
+    environment["TRACEPARENT"] = traceparent(trace)
     volumes: list[SimpleVolumeMount | UnknownKind] = [
         SimpleVolumeMount(meta=Meta(name="results-volume"), path=OUTPUT_DIRECTORY, mode="READWRITE", resource="results")
     ]

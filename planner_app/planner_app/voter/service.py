@@ -135,7 +135,7 @@ class Voter:
     async def vote(self, order: Order) -> dict[str, Any]:
         """Hold a ballot and return it, accepted or not. Planners' faults are in it; none is raised."""
         # The one name that planners show with a session, and hand on to the platform's job.
-        request = build_request(order.app, order.wish, order.input_path, f"{order.app_name}-{order.trace}")
+        request = build_request(order.app, order.wish, order.input_path, f"{order.app_name}-{order.trace}", order.trace)
         demand = demand_of(order.app, order.wish)
         policy = order.policy.with_references(references(demand), self.config.references)
         document: dict[str, Any] = {

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from planner_app.planner.config import Kubernetes
-from planner_app.platforms.kubernetes.objects import CONTAINER, DIRECTORY, DISC, SESSION_LABEL
+from planner_app.platforms.kubernetes.objects import CONTAINER, DIRECTORY, DISC, SESSION_LABEL, TRACE
 from planner_app.platforms.protocol import JobSpec, SubmissionRefused
 
 _GRACE = 10
@@ -70,6 +70,8 @@ def job_manifest(job: JobSpec, config: Kubernetes, storage_root: Path) -> dict[s
     walltime = math.ceil(job.walltime.total_seconds())
     labels = {SESSION_LABEL: str(job.session)}
     annotations = {DISC: str(job.disc_gb), DIRECTORY: str(job.directory)}
+    if job.trace is not None:
+        annotations[TRACE] = job.trace
     volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {"sizeLimit": f"{max(1, job.disc_gb)}G"}}]
     if job.mounts:
         volumes.append({"name": "storage", "persistentVolumeClaim": {"claimName": config.claim}})

@@ -13,7 +13,9 @@ from planner_app.platforms.protocol import JobState, JobStatus, Snapshot
 
 SESSION_LABEL = "caesar-testbed/session"
 # What a Job has no field for, kept with it so that it survives the planner.
-CANCELLED, DISC, DIRECTORY = (f"caesar-testbed/{name}" for name in ("cancelled", "disc-gb", "directory"))
+CANCELLED, DISC, DIRECTORY, TRACE = (
+    f"caesar-testbed/{name}" for name in ("cancelled", "disc-gb", "directory", "trace")
+)
 CONTAINER = "job"
 
 # A container that waits for one of these waits for ever: nobody will change the image on the node for it.
