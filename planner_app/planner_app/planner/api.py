@@ -186,7 +186,9 @@ class _Api:
         # Loaded when somebody asks: most planners never make one.
         from planner_app.planner.openapi import openapi
 
-        return Response(openapi(self._service.config.name, self._service.config.url), media_type=media)
+        config = self._service.config
+        image = next(iter(self._service.images.names), "no image")
+        return Response(openapi(config.name, config.url, image), media_type=media)
 
     async def _swagger(self, _request: Request, _client: str, _media: str) -> Response:
         return swagger.page()

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from planner_app import __version__
-from planner_app.execution_broker import codecs
+from planner_app.execution_broker import codecs, kinds
 from planner_app.execution_broker.models import UPDATE, ExecutionRequest, OfferSet, Phase, Session
 from planner_app.planner import operations
 from planner_app.planner.idempotency import MAX_KEY
@@ -114,17 +114,18 @@ _PROBLEMS = {
 
 
 @cache
-def openapi(name: str, url: str) -> bytes:
-    """Give the document of the planner of that name and address, encoded."""
-    return codecs.encode(_document(name, url), codecs.JSON)
+def openapi(name: str, url: str, image: str) -> bytes:
+    """Give the document of the planner of that name and address, encoded; its examples ask for the image."""
+    return codecs.encode(_document(name, url, image), codecs.JSON)
 
 
-def _document(name: str, url: str) -> Schema:
+def _document(name: str, url: str, image: str) -> Schema:
     paths: dict[str, Schema] = {}
+    examples = {"ExecutionRequest": _example(image), "Update": _ACCEPT}
     for operation in operations.ALL:
         if operation.listed:
             path = re.sub(r":\w+}", "}", operation.path)
-            paths.setdefault(path, {})[operation.method.lower()] = _operation(operation)
+            paths.setdefault(path, {})[operation.method.lower()] = _operation(operation, examples)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -164,15 +165,28 @@ def _schemas() -> dict[str, Schema]:
             schema["required"] = sorted({"kind", *schema.get("required", [])})
         for each in properties.values():
             each.pop("title", None)
+    del schemas["UnknownKind"]  # written out where it is taken, with the kinds that are known there
     return {**_OWN, **schemas}
 
 
-def _operation(operation: Operation) -> Schema:
+_ACCEPT = {"kind": kinds.ENUM_VALUE_UPDATE, "path": "/phase", "value": "ACCEPTED"}
+
+
+def _example(image: str) -> Schema:
+    return {
+        "executable": {"kind": kinds.DOCKER_CONTAINER, "image": {"locations": [image]}, "command": ["--help"]},
+        "compute": {"kind": kinds.SIMPLE_COMPUTE, "cores": {"min": 1}, "memory": {"min": 1}},
+        "schedule": {"requested": {"duration": "PT5M"}},
+    }
+
+
+def _operation(operation: Operation, examples: Mapping[str, Schema]) -> Schema:
     document: Schema = {"operationId": operation.name, "summary": operation.summary, "tags": [_tag(operation)]}
     if parameters := list(_parameters(operation)):
         document["parameters"] = parameters
     if operation.body:
-        content = {media: {"schema": {"$ref": _REF + operation.body}} for media in codecs.MEDIA_TYPES}
+        body = {"schema": {"$ref": _REF + operation.body}, "example": examples[operation.body]}
+        content = dict.fromkeys(codecs.MEDIA_TYPES, body)
         document["requestBody"] = {"required": True, "content": content}
     if operation.open:
         document["security"] = []
