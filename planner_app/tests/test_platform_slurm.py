@@ -4,6 +4,8 @@
 
 import shlex
 import stat
+import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,12 +14,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from planner_app.planner.config import PlannerConfig
 from planner_app.platforms import slurm
 from planner_app.platforms.protocol import Image, JobSpec, JobState, Mount, PlatformDown, SubmissionRefused
 from planner_app.platforms.slurm import (
+    SCRATCH,
     SlurmPlatform,
     batch_script,
     job_state,
@@ -205,13 +208,30 @@ def test_an_environment_that_cannot_be_handed_over_is_refused(environment: dict[
 ANYTHING = st.text(st.characters(exclude_characters="\0\n", exclude_categories=["Cs"]), max_size=30)
 
 
-@given(words=st.lists(ANYTHING, max_size=4), value=ANYTHING)
+# Also what ends lines elsewhere, and what a shell is awake for.
+WORDS = st.one_of(
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30),
+    st.text(st.sampled_from("'\"\\$`!&|;<>(){}[]*?~# \t\r\n"), max_size=30),
+)
+
+
+@given(words=st.lists(WORDS, max_size=4), value=ANYTHING)
+@settings(max_examples=60, deadline=None)  # a shell is started for each
 def test_no_word_of_a_request_reaches_the_shell(words: list[str], value: str) -> None:
-    """What the shell makes of the script is the words of the request, whatever is in them."""
+    """What a real shell makes of the script is the words of the request, whatever is in them."""
     script = batch_script(replace(JOB, command=tuple(words), environment={"A": value}))
-    tokens = shlex.split(script, comments=True)
-    assert tokens[tokens.index("/entrypoint") + 1 :] == words
-    written = tokens[tokens.index("%s") + 1]
+    assert "\r\n" not in script, "sbatch refuses that"
+    with tempfile.TemporaryDirectory() as place:
+        # In place of what shuts the program off: it shows its words.
+        show = Path(place) / "unshare"
+        show.write_text('#!/bin/sh\nprintf "%s\\0" "$@" > words\n')
+        show.chmod(0o755)
+        run = script.replace("export PATH=", f"export PATH={place}:")
+        subprocess.run(["/bin/sh"], input=run.encode(), cwd=place, env={"USER": "x"}, check=True, timeout=60)
+        seen = (Path(place) / "words").read_bytes().decode().split("\0")[:-1]
+        written = (Path(place) / "environment").read_bytes().decode()
+        assert {each.name for each in Path(place).iterdir()} == {"unshare", "words", "environment", SCRATCH}
+    assert seen[seen.index("/entrypoint") + 1 :] == words
     assert f"A='{value}'\n" in written
 
 

@@ -275,6 +275,11 @@ def parse_test_only(text: str) -> datetime | None:
     return parse_time(matched[1]) if matched else None
 
 
+def _quoted(word: str) -> str:
+    """Quote a word for the shell."""
+    return shlex.quote(word).replace("\r", """'"$CR"'""")
+
+
 def batch_script(job: JobSpec) -> str:
     """Write the batch script: the image's program under charliecloud, shut off from the node as far as it can.
 
@@ -312,8 +317,10 @@ def batch_script(job: JobSpec) -> str:
             # As in a container on Kubernetes; the directory above is closed to others.
             "umask 022",
             f"mkdir -p {SCRATCH}",
-            "(umask 077; printf %s " + shlex.quote(lines) + " > environment)",
-            f"exec {shlex.join(isolate)} -- {shlex.join(run)}",
+            # sbatch takes no script with a carriage return before a line's end, not even between quotes.
+            "CR=$(printf '\\r')",
+            "(umask 077; printf %s " + _quoted(lines) + " > environment)",
+            f"exec {shlex.join(isolate)} -- {' '.join(map(_quoted, run))}",
             "",
         )
     )
