@@ -368,7 +368,13 @@ async def test_capabilities(tmp_path: Path) -> None:
         planner.platform.down = "away"
         planner.clock.forward(10)
         document = (await planner.client.get("/capabilities")).json()
+        # Offers are made from what it said last, for a while.
+        assert document["platform"] == {"answers": False, "why": "away", "observed": "2026-11-24T09:00:00Z"}
+        assert document["free"]["cores"] == 3
+        planner.clock.forward(60)
+        document = (await planner.client.get("/capabilities")).json()
         assert document["platform"] == {"answers": False, "why": "away"}
+        assert "free" not in document
 
 
 async def test_metrics(tmp_path: Path) -> None:
@@ -388,6 +394,6 @@ async def test_what_fails_inside_is_not_shown(tmp_path: Path, monkeypatch: pytes
         def fails(*_: object, **__: object) -> None:
             raise RuntimeError("the secret path /etc/x")
 
-        monkeypatch.setattr(planner.service.ledger, "reserve", fails)
+        monkeypatch.setattr(planner.service.ledger, "reserve_all", fails)
         problem = wrong(await planner.client.post("/requests", json=request_of()), 500)
         assert "secret" not in json.dumps(problem)

@@ -211,7 +211,7 @@ class TestKeys:
             raise RuntimeError("killed")
 
         async with FakePlanner(tmp_path) as planner:
-            monkeypatch.setattr(planner.service.ledger, "reserve", killed)
+            monkeypatch.setattr(planner.service.ledger, "reserve_all", killed)
             reply = await planner.client.post("/requests", json=request_of(), headers={KEY: "one"})
             assert reply.status_code == 500
         async with FakePlanner(tmp_path, planner.platform) as planner:

@@ -76,7 +76,6 @@ def use(config: PlannerConfig, snapshot: Snapshot, reservations: Iterable[Reserv
     quota = Amount(config.quota.cores, config.quota.memory_gib, config.quota.disc_gb, config.limits.jobs)
     nothing = Amount()
     return {
-        "platform": {"answers": True, "observed": format_instant(snapshot.taken)},
         "in_use": asdict(used),
         "reserved": asdict((held - used).most(nothing)),
         "free": asdict((quota - held.most(used)).most(nothing)),

@@ -12,7 +12,7 @@ import structlog
 
 from planner_app.execution_broker import kinds
 from planner_app.execution_broker.models import EnumValueUpdate, ExecutionRequest, Phase
-from planner_app.execution_broker.times import Interval
+from planner_app.execution_broker.times import Interval, format_instant
 from planner_app.planner.allowance import held_by, within_allowance
 from planner_app.planner.batches import Batches
 from planner_app.planner.capabilities import capabilities, use
@@ -294,8 +294,15 @@ class Service:
         document = capabilities(self.config, self.images, client, now) | await self.drain.document(snapshot)
         if snapshot is None:
             return document | {"platform": {"answers": False, "why": why}}
+        latest = self.lifecycle.observation
+        # Offers are made from its last answer for a while; what is said here is that it does not answer now.
+        says = {"answers": True} if latest.failed is None else {"answers": False, "why": latest.why}
         reservations = await self.lifecycle.in_thread(self.ledger.reservations)
-        return document | use(self.config, snapshot, reservations, now)
+        return (
+            document
+            | {"platform": says | {"observed": format_instant(snapshot.taken)}}
+            | use(self.config, snapshot, reservations, now)
+        )
 
     def health(self) -> Document:
         """Tell whether the platform answered when it was last asked."""
