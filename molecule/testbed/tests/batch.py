@@ -10,8 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ansible.module_utils
 import yaml
 from handles import INVENTORY, NAME, PROJECT
+
+# What Ansible puts together at run time.
+ansible.module_utils.__path__.append(str(PROJECT / "roles/common/module_utils"))
+from ansible.module_utils import kubernetes_api  # noqa: E402
+
+__all__ = ["Result", "Run", "kubernetes_api", "play", "says", "shell", "worked"]
 
 Result = dict[str, Any]
 

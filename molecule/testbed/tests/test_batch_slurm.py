@@ -172,7 +172,7 @@ def test_killed_between_any_two_steps_the_next_run_ends_in_the_same_state(module
 
 def test_two_runs_at_once_lose_nothing(module: Any, controller: Host) -> None:
     many = {
-        parent: [account(f"{parent[6:]}-{number}", GrpJobs=1 + number % 5) for number in range(20)]
+        parent: [account(f"{parent[6:]}-{number}", GrpJobs=1 + number % 5) for number in range(8)]
         for parent in ("batch-two", "batch-three")
     }
     options = {"qos": "batch", "max_deletions": 100}

@@ -86,7 +86,15 @@ def _apply(api: Api, step: Step, dry: bool) -> None:
     kind, namespace, name = step.key
     path = KINDS[kind].path(namespace, name)
     query = {"fieldManager": MANAGER, "force": "true"} | ({"dryRun": "All"} if dry else {})
-    got = api.request("PATCH", path, query=query, body=step.wanted, content_type="application/apply-patch+yaml")
+    for again in (True, True, False):
+        try:
+            got = api.request("PATCH", path, query=query, body=step.wanted, content_type="application/apply-patch+yaml")
+        except ApiError as error:
+            # Another run makes or changes the same at the same time.
+            if error.status != 409 or not again:
+                raise
+        else:
+            break
     if comparable(got, step.wanted) == comparable(step.wanted, step.wanted) or dry:
         return
     whole = got | {key: value for key, value in step.wanted.items() if key not in ("metadata", "apiVersion", "kind")}
