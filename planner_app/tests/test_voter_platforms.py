@@ -2,7 +2,7 @@
 
 import hashlib
 import shlex
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from planner_app.voter.arguments import make_parser, question
 from planner_app.voter.ballots import Ballots
 from planner_app.voter.config import VoterConfig
 from planner_app.voter.planners import Planner, Planners
+from planner_app.voter.wire import Head, Origin, Wire
 from tests.fakes import TOKENS, Clock, FakePlanner, FakePlatform
 from tests.voter_stubs import lifespan_of, until
 
@@ -25,14 +26,19 @@ CASES = yaml.safe_load((PROJECT / "tests/data/only_one_fits.yml").read_text())
 DEFAULTS = yaml.safe_load((PROJECT / "roles/voter/defaults/main.yml").read_text())
 
 
-class _Router(httpx.AsyncBaseTransport):
-    """Sends each request to the planner that its host names."""
+class _Router(Wire):
+    """Sends each request to the planner that its host names, without a socket."""
 
     def __init__(self, planners: dict[str, FakePlanner]) -> None:
+        super().__init__()
         self._planners = planners
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return await self._planners[request.url.host].client._transport.handle_async_request(request)
+    async def exchange(
+        self, origin: Origin, method: str, path: str, headers: Mapping[str, str], body: bytes | None, limit: int
+    ) -> tuple[Head, bytes]:
+        client = self._planners[origin.host].client
+        reply = await client.request(method, path, headers=dict(headers), content=body)
+        return Head(reply.status_code, dict(reply.headers)), reply.content
 
 
 @asynccontextmanager

@@ -239,7 +239,7 @@ async def test_a_session_that_was_perhaps_accepted_is_cancelled(tmp_path: Path) 
         if path.startswith("/sessions/") and silent:
             if method == "POST":
                 stub.normal(method, path, body)
-            await asyncio.sleep(1)
+            await asyncio.sleep(4)
         return None
 
     best, other = StubPlanner("best", behaviour, monetary=0.01), StubPlanner("other", monetary=0.5)

@@ -162,7 +162,7 @@ class VoterUnderTest:
             "database": f"sqlite:///{directory}/ballots.sqlite",
             "storage": {"data": str(directory / "data"), "max_upload_bytes": 1000, "keep_free_bytes": 0},
             "deadline": "PT1S",
-            "accept_timeout": "PT0.3S",
+            "accept_timeout": "PT1S",
             "poll_every": "PT0.05S",
             "clients_file": "/unused",
             "planners_file": "/unused",

@@ -1,8 +1,6 @@
 """The voter's connection to the planners: one pooled client, every call bounded in time and size."""
 
 import asyncio
-import os
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,11 +9,10 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-import httpx
-
 from planner_app.execution_broker import kinds
 from planner_app.execution_broker.codecs import JSON, MalformedBody, decode, encode, media_type
 from planner_app.voter.text import one_line
+from planner_app.voter.wire import Origin, Streamed, Unreached, Wire, WireError
 
 MAX_BODY = 1_000_000
 
@@ -38,7 +35,8 @@ class Reply:
     """A whole reply."""
 
     status: int
-    headers: httpx.Headers
+    headers: Mapping[str, str]
+    """Names in lower case."""
     body: bytes
 
     def document(self) -> Any:
@@ -69,23 +67,21 @@ class NoReply(Exception):
 
 
 class Planners:
-    """All planners and the client that asks them."""
+    """All planners and the connections to them."""
 
-    def __init__(self, planners: list[Planner], transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, planners: list[Planner], wire: Wire | None = None) -> None:
         self._planners = {planner.name: planner for planner in planners}
-        # Certificate authorities take a megabyte and twenty milliseconds to read: only where one is needed.
-        secure = any(planner.url.startswith("https:") for planner in planners)
-        verify: ssl.SSLContext | bool = True if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._client = httpx.AsyncClient(
-            transport=transport,
-            verify=verify,
-            trust_env=False,
-            headers={"Accept-Encoding": "identity", "User-Agent": "caesar-voter"},
-            # Below the five seconds after which uvicorn closes an idle connection, so that none is used
-            # that its planner is just closing.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=4),
-            timeout=None,  # noqa: S113 - each call has a deadline of its own, for the whole of it
-        )
+        self._origins = {planner.name: Origin.of(planner.url) for planner in planners}
+        self._headers = {
+            planner.name: {
+                "Authorization": f"Bearer {planner.token}",
+                "Accept": JSON,
+                "Accept-Encoding": "identity",
+                "User-Agent": "caesar-voter",
+            }
+            for planner in planners
+        }
+        self._wire = wire or Wire()
 
     def __len__(self) -> int:
         return len(self._planners)
@@ -111,30 +107,20 @@ class Planners:
 
         Raises NoReply where that does not happen.
         """
-        headers = {"Authorization": f"Bearer {planner.token}", "Accept": JSON, **(more_headers or {})}
-        if body is not None:
-            headers["Content-Type"] = JSON
+        headers = self._headers[planner.name]
+        if body is not None or more_headers:
+            headers = {**headers, "Content-Type": JSON, **(more_headers or {})}
         seconds = timeout.total_seconds()
         try:
-            async with (
-                asyncio.timeout(seconds),
-                self._client.stream(method, planner.url + path, headers=headers, content=body) as response,
-            ):
-                parts, size = [], 0
-                async for part in response.aiter_raw():
-                    size += len(part)
-                    if size > MAX_BODY:
-                        raise NoReply(f"answered more than {MAX_BODY} bytes", cut=True)
-                    parts.append(part)
-                return Reply(response.status_code, response.headers, b"".join(parts))
+            async with asyncio.timeout(seconds):
+                head, whole = await self._wire.exchange(
+                    self._origins[planner.name], method, path, headers, body, MAX_BODY
+                )
         except TimeoutError:
             raise NoReply(f"no answer within {seconds:g} s", timeout=True) from None
-        except httpx.ConnectError as error:
-            raise NoReply(f"can not be reached: {_cause(error)}", never_sent=True) from None
-        except httpx.RemoteProtocolError as error:
-            raise NoReply(f"broke off its answer: {_cause(error)}", cut=True) from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise NoReply(f"connection lost: {_cause(error)}") from None
+        except WireError as error:
+            raise _no_reply(error) from None
+        return Reply(head.status, head.headers, whole)
 
     async def update_phase(self, planner: Planner, session: UUID | str, phase: str, timeout: timedelta) -> Reply:
         """Ask for a phase of a session: ACCEPTED, REJECTED or CANCELLED. Raises NoReply."""
@@ -142,35 +128,32 @@ class Planners:
         return await self.call(planner, "POST", f"/sessions/{session}", timeout, body)
 
     @asynccontextmanager
-    async def stream(self, planner: Planner, path: str, timeout: timedelta) -> AsyncIterator[httpx.Response]:
+    async def stream(self, planner: Planner, path: str, timeout: timedelta) -> AsyncIterator[Streamed]:
         """Open a reply of any size, such as a job's output; each wait for more of it is bounded.
 
-        Raises NoReply where the reply does not begin.
+        Raises NoReply where the reply does not begin, or breaks off.
         """
-        headers = {"Authorization": f"Bearer {planner.token}"}
-        request = self._client.build_request(
-            "GET", planner.url + quote(path), headers=headers, timeout=httpx.Timeout(timeout.total_seconds())
-        )
+        seconds = timeout.total_seconds()
         try:
-            response = await self._client.send(request, stream=True)
-        except httpx.TimeoutException:
-            raise NoReply(f"no answer within {timeout.total_seconds():g} s", timeout=True) from None
-        except httpx.HTTPError as error:
-            raise NoReply(f"can not be reached: {_cause(error)}") from None
-        try:
-            yield response
-        finally:
-            await response.aclose()
+            async with self._wire.stream(
+                self._origins[planner.name], quote(path), self._headers[planner.name], seconds
+            ) as reply:
+                yield reply
+        except TimeoutError:
+            raise NoReply(f"no answer within {seconds:g} s", timeout=True) from None
+        except WireError as error:
+            raise _no_reply(error) from None
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._client.aclose()
+        self._wire.close()
 
 
-def _cause(error: Exception) -> str:
-    deepest: BaseException = error
-    while (below := deepest.__cause__ or deepest.__context__) is not None:
-        deepest = below
-    if isinstance(deepest, OSError) and deepest.errno is not None and deepest.errno > 0:
-        return os.strerror(deepest.errno)
-    return one_line(str(error) or type(error).__name__)
+def _no_reply(error: WireError) -> NoReply:
+    if isinstance(error, Unreached):
+        return NoReply(f"can not be reached: {one_line(str(error))}", never_sent=True)
+    if error.cut and str(error).startswith("answered more"):
+        return NoReply(str(error), cut=True)
+    return NoReply(
+        f"{'broke off its answer' if error.cut else 'connection lost'}: {one_line(str(error))}", cut=error.cut
+    )

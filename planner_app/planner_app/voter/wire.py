@@ -1,0 +1,334 @@
+"""HTTP/1.1 to many servers at once, with as little work for each reply as there can be.
+
+A vote asks hundreds of planners in the same moment, and their replies come in the same moment: what a general
+client spends on one, a third of a millisecond or more, is then a tenth of a second before the choice. Here a
+request is one write, and a reply is read by httptools into its parts. Connections are kept for a few seconds.
+No redirects, no proxies, no compression: planners need none of them.
+"""
+
+import asyncio
+import os
+import ssl
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httptools
+
+_IDLE = 4.0
+"""Seconds after which an idle connection is not used again: uvicorn closes it after five."""
+_BUFFERED = 1 << 20
+"""Bytes of a stream that wait to be taken before more is read."""
+
+
+class WireError(Exception):
+    """No whole reply came; the message is for people."""
+
+    def __init__(self, reason: str, *, cut: bool = False) -> None:
+        super().__init__(reason)
+        self.cut = cut
+        """The other side broke off, or says what is no HTTP."""
+
+
+class Unreached(WireError):
+    """There is no connection: nothing can have arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The beginning of a reply; names of headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where requests go."""
+
+    host: str
+    port: int
+    secure: bool
+    prefix: str
+    """Of all paths."""
+    name: str
+    """The header `Host`."""
+
+    @classmethod
+    def of(cls, url: str) -> "Origin":
+        """Read a URL of the scheme http or https."""
+        parts = urlsplit(url)
+        secure = parts.scheme == "https"
+        port = parts.port or (443 if secure else 80)
+        return cls(parts.hostname or "", port, secure, parts.path, parts.netloc.rpartition("@")[2])
+
+
+class _Connection(asyncio.Protocol):
+    """One connection with one request at a time."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.transport: asyncio.Transport | None = None
+        self.closed = False
+        self.idle_since = 0.0
+        self._waiting: asyncio.Future[None] | None = None
+        self._parts: deque[bytes] = deque()
+        self._held = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._names: dict[str, str] = {}
+        self._parts.clear()
+        self._held = 0
+        self.head: Head | None = None
+        self.done = False
+        self.failure: WireError | None = None
+        self._anything = False
+        self._whole = True
+        self._limit = 0
+        self._keep_alive = False
+
+    # --- asyncio's calls ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self.transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came."""
+        self._anything = True
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(WireError(f"it is no HTTP: {error}", cut=True))
+        if self._held > _BUFFERED and not self._whole and self.transport is not None:
+            self.transport.pause_reading()
+        if not self._whole or self.done:
+            self._wake()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Say that nothing more comes."""
+        self.closed = True
+        if self.done or self.failure is not None:
+            return
+        if error is not None:
+            words = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+            self._fail(WireError(words))
+        elif not self._anything:
+            self._fail(WireError("Server disconnected without sending a response", cut=True))
+        elif self.head is not None and not {"content-length", "transfer-encoding"} & set(self.head.headers):
+            self.done = True  # its end is the end of the connection
+            self._wake()
+        else:
+            self._fail(WireError("Server disconnected in the middle of it", cut=True))
+
+    # --- the parser's calls ---
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        self._names[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        """Take the head, unless it only says to go on."""
+        status = self._parser.get_status_code()
+        if status >= 200:
+            self.head = Head(status, self._names)
+        self._names = {}
+
+    def on_body(self, part: bytes) -> None:
+        """Take a part of the body."""
+        self._parts.append(part)
+        self._held += len(part)
+        if self._whole and self._held > self._limit:
+            self._fail(WireError(f"answered more than {self._limit} bytes", cut=True))
+
+    def on_message_complete(self) -> None:
+        """The reply is whole."""
+        self.done = self.head is not None
+        self._keep_alive = self._parser.should_keep_alive()
+
+    # --- for the wire ---
+
+    def _fail(self, failure: WireError) -> None:
+        if self.failure is None:
+            self.failure = failure
+        self.abort()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    async def _wait(self) -> None:
+        self._waiting = self.loop.create_future()
+        await self._waiting
+
+    def abort(self) -> None:
+        """Close at once."""
+        self.closed = True
+        if self.transport is not None:
+            self.transport.abort()
+
+    def send(self, data: bytes, limit: int | None) -> None:
+        """Begin an exchange; with a limit the reply is wanted whole, else as it comes."""
+        self._begin()
+        self._whole, self._limit = limit is not None, limit or 0
+        if self.closed or self.transport is None:
+            self.failure = WireError("Server disconnected without sending a response", cut=True)
+        else:
+            self.transport.write(data)
+
+    async def whole(self) -> tuple[Head, bytes]:
+        """Wait for the whole reply."""
+        while not self.done and self.failure is None:
+            await self._wait()
+        if self.failure is not None or self.head is None:
+            raise self.failure or WireError("no head", cut=True)
+        return self.head, b"".join(self._parts)
+
+    async def begun(self) -> Head:
+        """Wait for the head."""
+        while self.head is None and self.failure is None:
+            await self._wait()
+        if self.head is None:
+            raise self.failure or WireError("no head", cut=True)
+        return self.head
+
+    async def part(self) -> bytes:
+        """Wait for the next part of the body; nothing at its end."""
+        while not self._parts and not self.done and self.failure is None:
+            await self._wait()
+        if self._parts:
+            part = self._parts.popleft()
+            self._held -= len(part)
+            if self._held <= _BUFFERED and self.transport is not None and not self.closed:
+                self.transport.resume_reading()
+            return part
+        if self.failure is not None:
+            raise self.failure
+        return b""
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request may follow."""
+        return self.done and not self.closed and self._keep_alive
+
+
+class Streamed:
+    """A reply of any size, as it comes."""
+
+    def __init__(self, head: Head, connection: _Connection, patience: float) -> None:
+        self.status_code = head.status
+        self.headers = head.headers
+        self._connection = connection
+        self._patience = patience
+
+    async def aiter_raw(self) -> AsyncIterator[bytes]:
+        """Give the body's parts. Raises WireError, or TimeoutError where more does not come in time."""
+        while True:
+            async with asyncio.timeout(self._patience):
+                part = await self._connection.part()
+            if not part:
+                return
+            yield part
+
+
+class Wire:
+    """The connections."""
+
+    def __init__(self) -> None:
+        self._idle: dict[Origin, list[_Connection]] = {}
+        self._context: ssl.SSLContext | None = None
+
+    async def _connect(self, origin: Origin) -> _Connection:
+        if origin.secure and self._context is None:
+            # Certificate authorities take a megabyte and twenty milliseconds to read: only where one is needed.
+            self._context = ssl.create_default_context()
+        loop = asyncio.get_running_loop()
+        try:
+            _, connection = await loop.create_connection(
+                _Connection, origin.host, origin.port, ssl=self._context if origin.secure else None
+            )
+        except OSError as error:
+            raise Unreached(_words(error)) from None
+        return connection
+
+    def _take(self, origin: Origin) -> _Connection | None:
+        idle, now = self._idle.get(origin), time.monotonic()
+        while idle:
+            connection = idle.pop()
+            if not connection.closed and now - connection.idle_since < _IDLE:
+                return connection
+            connection.abort()
+        return None
+
+    def _give_back(self, origin: Origin, connection: _Connection) -> None:
+        if connection.reusable:
+            connection.idle_since = time.monotonic()
+            self._idle.setdefault(origin, []).append(connection)
+        else:
+            connection.abort()
+
+    async def exchange(
+        self, origin: Origin, method: str, path: str, headers: Mapping[str, str], body: bytes | None, limit: int
+    ) -> tuple[Head, bytes]:
+        """Make a request and read the whole reply, of at most `limit` bytes.
+
+        Raises WireError. Whoever bounds it in time cancels it.
+        """
+        data = _request(origin, method, path, headers, body)
+        connection = self._take(origin) or await self._connect(origin)
+        try:
+            connection.send(data, limit)
+            return await connection.whole()
+        finally:
+            self._give_back(origin, connection)
+
+    @asynccontextmanager
+    async def stream(
+        self, origin: Origin, path: str, headers: Mapping[str, str], patience: float
+    ) -> AsyncIterator[Streamed]:
+        """Fetch something of any size; each wait for more of it is bounded by `patience` seconds.
+
+        Raises WireError, or TimeoutError, where the reply does not begin.
+        """
+        connection = None
+        try:
+            async with asyncio.timeout(patience):
+                connection = self._take(origin) or await self._connect(origin)
+                connection.send(_request(origin, "GET", path, headers, None), None)
+                head = await connection.begun()
+            yield Streamed(head, connection, patience)
+        finally:
+            if connection is not None:
+                self._give_back(origin, connection)
+
+    def close(self) -> None:
+        """Close what is idle."""
+        for idle in self._idle.values():
+            for connection in idle:
+                connection.abort()
+        self._idle.clear()
+
+
+def _words(error: OSError) -> str:
+    """Say what went wrong; several addresses tried may have failed together."""
+    inner = getattr(error, "exceptions", None)
+    error = inner[0] if inner else error
+    if error.errno is not None and error.errno > 0 and not isinstance(error, ssl.SSLError):
+        return os.strerror(error.errno)
+    return str(error) or type(error).__name__
+
+
+def _request(origin: Origin, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
+    lines = [f"{method} {origin.prefix}{path} HTTP/1.1", f"Host: {origin.name}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    if body is not None:
+        lines.append(f"Content-Length: {len(body)}")
+    if any("\r" in line or "\n" in line for line in lines):
+        raise ValueError("a line break in a request's head")
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + (body or b"")
