@@ -22,6 +22,8 @@ SCHEMA = os.environ.get("EXECUTION_BROKER_SCHEMA", "")
 # What the schema's discriminators do not say: sessions have no file of their own, and an offer set no kind.
 _BASE = "https://schema.invalid"
 COMPONENTS = "components.yaml"
+_MAPS = ("values", "environment")
+"""Of names to strings; a name among them means nothing."""
 _PATHS = ("/requests", "/offersets", "/direct", "/sessions")
 _EXTRA = {
     kinds.SCHEDULED_SESSION: (COMPONENTS, "ScheduledExecutionSession"),
@@ -76,7 +78,8 @@ class Published:
                     )
                     yield from self._unknown_fields(document, *self.kinds[kind], where)
             for key, value in document.items():
-                yield from self.errors(value, f"{where}.{key}")
+                if key not in _MAPS:
+                    yield from self.errors(value, f"{where}.{key}")
         elif isinstance(document, list):
             for number, value in enumerate(document):
                 yield from self.errors(value, f"{where}[{number}]")
