@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Final
 
+import orjson
 import yaml
 
 JSON: Final = "application/json"
@@ -255,4 +256,7 @@ def encode(document: Any, media: str) -> bytes:
     if media == YAML:
         text = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
         return text.encode("utf-8")
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    try:
+        return orjson.dumps(document)
+    except TypeError:  # integers of more than 64 bits, for one
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8")

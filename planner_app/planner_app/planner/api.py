@@ -18,7 +18,7 @@ from planner_app.execution_broker.models import UPDATE, ExecutionRequest, Phase
 from planner_app.planner import operations, swagger
 from planner_app.planner.direct import run_again, run_direct
 from planner_app.planner.documents import Document
-from planner_app.planner.exchange import Bodies, negotiated, reply, stream
+from planner_app.planner.exchange import Bodies, negotiated, reply, stream, written
 from planner_app.planner.idempotency import fingerprint, read_key
 from planner_app.planner.listing import read_page
 from planner_app.planner.metrics import exposition
@@ -143,7 +143,7 @@ class _Api:
         return _page(await self._service.sessions(client, page), media)
 
     async def _session(self, request: Request, client: str, media: str) -> Response:
-        return reply(await self._service.session(client, _uuid(request)), media)
+        return written(await self._service.session_text(client, _uuid(request), media), media)
 
     async def _session_update(self, request: Request, client: str, media: str) -> Response:
         uuid = _uuid(request)

@@ -76,7 +76,12 @@ class Bodies:
 
 def reply(document: Any, media: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Write a document as the client takes it."""
-    return Response(codecs.encode(document, media), status, {"Vary": "Accept", **(headers or {})}, media)
+    return written(codecs.encode(document, media), media, status, headers)
+
+
+def written(text: bytes, media: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """The same, of a document that is written already."""
+    return Response(text, status, {"Vary": "Accept", **(headers or {})}, media)
 
 
 def stream(file: OpenFile, media: str) -> Response:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import structlog
 
-from planner_app.execution_broker import kinds
+from planner_app.execution_broker import codecs, kinds
 from planner_app.execution_broker.models import EnumValueUpdate, ExecutionRequest, Phase
 from planner_app.execution_broker.times import Interval, format_instant
 from planner_app.planner.allowance import held_by, within_allowance
@@ -22,7 +22,7 @@ from planner_app.planner.documents import Document, legal_changes, offerset_docu
 from planner_app.planner.drain import Drain
 from planner_app.planner.files import OpenFile, list_below, open_below
 from planner_app.planner.idempotency import Once
-from planner_app.planner.ledger import Ask, Event, IllegalChange, Note, OfferSetRow, Reserved, SessionRow
+from planner_app.planner.ledger import Ask, Event, Found, IllegalChange, Note, OfferSetRow, Reserved, SessionRow
 from planner_app.planner.lifecycle import Lifecycle, program_document
 from planner_app.planner.listing import Page, Position
 from planner_app.planner.quoting import (
@@ -42,6 +42,9 @@ _T = TypeVar("_T")
 
 ANSWER_WITHIN = 2.0
 """Seconds that a request waits for the platform; clients that ask many planners do not wait longer."""
+
+KEPT = 500
+"""Written sessions that are kept: some kB each."""
 
 
 class NotYours(LookupError):
@@ -79,6 +82,7 @@ class Service:
         self.once = Once(lifecycle, self.ledger.keys)
         self.answers = {"YES": 0, "NO": 0}
         self._reserving = Batches(self._reserve)
+        self._written: dict[tuple[UUID, str], tuple[Found, bytes]] = {}
 
     async def request(
         self, client: str, request: ExecutionRequest, *, uuid: UUID | None = None, direct: bool = False
@@ -147,6 +151,20 @@ class Service:
     async def session(self, client: str, uuid: UUID) -> Document:
         """Show a session."""
         return session_document(self.config, *await self._found(client, uuid))
+
+    async def session_text(self, client: str, uuid: UUID, media: str) -> bytes:
+        """The same, written; who follows a session asks for the same text again and again."""
+        found = self.ledger.known(uuid)
+        if found is None or found[0].client != client or self._is_over(found[0]):
+            found = await self._found(client, uuid)
+        written, text = self._written.get((uuid, media), (None, b""))
+        if written is found:
+            return text
+        text = codecs.encode(session_document(self.config, *found), media)
+        if len(self._written) >= KEPT:
+            del self._written[next(iter(self._written))]
+        self._written[uuid, media] = found, text
+        return text
 
     async def standing(self, client: str, uuid: UUID) -> Document:
         """Tell where a session stands, and what is legal there."""

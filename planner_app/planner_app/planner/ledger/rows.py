@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
+import orjson
 import sqlalchemy as sa
 
 from planner_app.execution_broker.models import Phase
@@ -126,6 +127,20 @@ def offered(offerset: OfferSetRow, number: int, offer: Offer) -> SessionRow:
     )
 
 
+def _text(document: Mapping[str, Any] | Sequence[Any]) -> str:
+    try:
+        return orjson.dumps(document).decode()
+    except TypeError:  # a client's number of more than 64 bits, for one
+        return json.dumps(document)
+
+
+def _value(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(text)  # which knows Infinity, and once was all that wrote here
+
+
 def session_columns(row: SessionRow) -> dict[str, Any]:
     """The columns of a new session."""
     return {
@@ -144,8 +159,8 @@ def session_columns(row: SessionRow) -> dict[str, Any]:
         "disc_gb": row.amount.disc_gb,
         "reserved_from": row.reserved.start,
         "reserved_until": row.reserved.end,
-        "costs": json.dumps(dict(row.costs)),
-        "metrics": json.dumps(dict(row.metrics)),
+        "costs": _text(row.costs),
+        "metrics": _text(row.metrics),
     }
 
 
@@ -164,8 +179,8 @@ def session_of(row: sa.Row[Any]) -> SessionRow:
         duration=row.duration,
         amount=Amount(row.cores, row.memory_gib, row.disc_gb, 1),
         reserved=Interval(row.reserved_from, row.reserved_until),
-        costs=json.loads(row.costs),
-        metrics=json.loads(row.metrics),
+        costs=_value(row.costs),
+        metrics=_value(row.metrics),
         job_id=row.job_id,
         outcome=row.outcome,
         submitted=row.submitted,
@@ -180,9 +195,9 @@ def offerset_columns(row: OfferSetRow) -> dict[str, Any]:
         "uuid": row.uuid,
         "client": row.client,
         "created": row.created,
-        "request": json.dumps(row.request),
-        "program": None if row.program is None else json.dumps(row.program),
-        "reasons": json.dumps(row.reasons),
+        "request": _text(row.request),
+        "program": None if row.program is None else _text(row.program),
+        "reasons": _text(row.reasons),
     }
 
 
@@ -192,9 +207,9 @@ def offerset_of(row: sa.Row[Any]) -> OfferSetRow:
         uuid=row.uuid,
         client=row.client,
         created=row.created,
-        request=json.loads(row.request),
-        program=None if row.program is None else json.loads(row.program),
-        reasons=json.loads(row.reasons),
+        request=_value(row.request),
+        program=None if row.program is None else _value(row.program),
+        reasons=_value(row.reasons),
     )
 
 
@@ -207,11 +222,11 @@ def event_columns(session: UUID, time: datetime, phase: Phase, note: Note) -> di
         "level": note.level,
         "kind": note.kind,
         "template": note.template,
-        "values": json.dumps(dict(note.values)),
+        "values": _text(note.values),
     }
 
 
 def event_of(row: sa.Row[Any]) -> Event:
     """Read an event's columns."""
-    note = Note(row.kind, row.template, json.loads(row._mapping["values"]), row.level)
+    note = Note(row.kind, row.template, _value(row._mapping["values"]), row.level)
     return Event(row.time, row.phase, note)

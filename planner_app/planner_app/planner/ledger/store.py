@@ -261,11 +261,10 @@ class Ledger:
 
     def _enter(self, row: SessionRow) -> None:
         """Take a session as it will be after this transaction."""
-        self._read.pop(row.uuid, None)
         if row.phase.ended:
-            self._live.pop(row.uuid, None)
-            self._book.drop(row.uuid)
+            self._leave(row.uuid)
             return
+        self._read.pop(row.uuid, None)
         self._live[row.uuid] = row
         self._book.put(row.reservation())
         if row.phase is Phase.OFFERED:
@@ -295,9 +294,15 @@ class Ledger:
         if not rows:
             return
         connection.execute(_NEW_PHASE, [{"of": row.uuid, "to": phase, "at": now} for row in rows])
-        connection.execute(_NEW_EVENT, [event_columns(row.uuid, now, phase, note) for row in rows])
+        columns = event_columns(rows[0].uuid, now, phase, note)
+        connection.execute(_NEW_EVENT, [columns | {"session": row.uuid} for row in rows])
         for row in rows:
-            self._enter(row.changed(now, phase, {}))
+            self._leave(row.uuid)
+
+    def _leave(self, uuid: UUID) -> None:
+        self._read.pop(uuid, None)
+        self._live.pop(uuid, None)
+        self._book.drop(uuid)
 
 
 _NEW_OFFERSET = sa.insert(offersets)
