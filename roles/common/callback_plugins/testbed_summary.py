@@ -27,6 +27,7 @@ WIDTH = 110
 RUNS = {
     "slurm_controllers": "Slurm's controller and accounting",
     "slurm_nodes": "Slurm's virtual nodes",
+    "slurm_submit_hosts": "the site's Slurm commands, for accounts",
     "kubernetes_nodes": "Kubernetes' control plane and node",
     "planners": "the planners",
     "voters": "the voter",
