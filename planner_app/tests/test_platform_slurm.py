@@ -318,6 +318,15 @@ async def test_a_forgotten_job_is_found_in_the_accounting(commands: Commands) ->
     assert (found.job_id, found.state) == ("17", JobState.CANCELLED)
 
 
+async def test_a_job_that_slurmctld_lost_has_ended(commands: Commands) -> None:
+    """Accounting alone says that it runs, and would say so for ever."""
+    runs = f"119|RUNNING|0:0|cpu=1,mem=1G|cpu=1,mem=1G|2026-11-24T18:46:13|2026-11-24T18:46:14|Unknown|1|{SESSION}"
+    found = await commands(squeue="", sacct=show(runs + "\n")).find(SESSION)
+    assert found is not None
+    assert (found.state, found.exit_code) == (JobState.FAILED, None)
+    assert found.reason == "LOST: slurmctld does not know it any more, its accounting says RUNNING"
+
+
 async def test_a_queue_that_cannot_be_read_is_no_empty_one(commands: Commands) -> None:
     driver = commands(squeue="echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(PlatformDown, match="squeue: slurm_load_jobs error"):

@@ -14,7 +14,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -434,7 +434,12 @@ class SlurmPlatform:
         )  # fmt: skip
         if done.code != 0:
             raise PlatformDown(f"sacct: {done.words}")
-        return latest([job for job in parse_sacct(done.out) if job.session == session])
+        found = latest([job for job in parse_sacct(done.out) if job.session == session])
+        if found is None or found.state.ended:
+            return found
+        # A slurmctld that is killed forgets what it had not written yet; its accounting never hears of an end then.
+        words = f"LOST: slurmctld does not know it any more, its accounting says {found.state}"
+        return replace(found, state=JobState.FAILED, reason=words, ends_by=None, ended=datetime.now(UTC))
 
     async def cancel(self, job_id: str) -> None:
         """Cancel by scancel; a job that has ended or is forgotten is cancelled enough."""
