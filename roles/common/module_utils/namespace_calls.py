@@ -22,6 +22,8 @@ from ansible.module_utils.namespace_plan import LAST, Step
 
 #: A namespace that is deleted takes some seconds: its pods are stopped first.
 DELETION_SECONDS = 120.0
+#: Of many the cluster takes away one or two a second, in an order of its own.
+EACH_DELETION_SECONDS = 2.0
 
 
 #: Jobs that are cancelled end after their pods' grace, 30 s unless they say otherwise.
@@ -57,10 +59,10 @@ def _is_leaving(item: Object) -> bool:
     return "deletionTimestamp" in item["metadata"]
 
 
-def _gone(api: Api, key: Key) -> None:
+def _gone(api: Api, key: Key, seconds: float) -> None:
     """Wait until an object that is being deleted is no more; raises ApiError where it stays."""
-    path = KINDS[key[0]].path(key[1], key[2])
-    deadline = time.monotonic() + DELETION_SECONDS
+    path, pause = KINDS[key[0]].path(key[1], key[2]), 0.1
+    deadline = time.monotonic() + seconds
     while True:
         try:
             found = api.request("GET", path)
@@ -73,10 +75,9 @@ def _gone(api: Api, key: Key) -> None:
         if time.monotonic() > deadline:
             conditions = (found.get("status") or {}).get("conditions") or []
             reasons = "; ".join(str(entry.get("message")) for entry in conditions if entry.get("status") == "True")
-            raise ApiError(
-                0, f"{key[0]} {key[2]} is still there {DELETION_SECONDS:.0f} s after its deletion: {reasons}"
-            )
-        time.sleep(0.2)
+            raise ApiError(0, f"{key[0]} {key[2]} is still there {seconds:.0f} s after its deletion: {reasons}")
+        time.sleep(pause)
+        pause = min(2 * pause, 1.6)  # many that wait must not be what the server is busy with
 
 
 def _apply(api: Api, step: Step, dry: bool) -> None:
@@ -146,7 +147,8 @@ def carry_out(api: Api, steps: Sequence[Step], dry: bool, seconds: float = 0) ->
 
     def gone(group: Sequence[Step]) -> None:
         if not dry:
-            _each(group, lambda step: _gone(api, step.key))
+            seconds = DELETION_SECONDS + EACH_DELETION_SECONDS * len(group)
+            _each(group, lambda step: _gone(api, step.key, seconds))
 
     def apply(group: Iterable[Step]) -> None:
         # Nothing can be tried in a namespace that is not there yet.
