@@ -4,13 +4,14 @@ import base64
 import hashlib
 import hmac
 import json
+import shlex
 from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from planner_app.voter.slurm_script import Refused, read_submission
+from planner_app.voter.slurm_script import Refused, read_submission, split_words
 from planner_app.voter.slurm_token import BadToken, check_token, make_token, read_key
 from tests.voter_stubs import JOBS, NAME, submission
 
@@ -136,6 +137,18 @@ def test_no_script_does_anything_but_what_the_known_one_does(at: int, cut: int, 
     assert ".." not in PurePosixPath(found.input_path).parts
     assert all(word.startswith("--") for word in found.options)
     assert not set("".join(found.options)) & set('$;&|<>(){}*?[]#!~`\\"\n')
+
+
+@settings(deadline=None)
+@given(st.text(alphabet=st.sampled_from("ab'  =-/:"), max_size=30))
+def test_words_are_those_of_a_shell(line: str) -> None:
+    try:
+        expected = shlex.split(line)
+    except ValueError:
+        with pytest.raises(Refused):
+            split_words(line)
+    else:
+        assert split_words(line) == expected
 
 
 # --- tokens ---------------------------------------------------------------------------------------------

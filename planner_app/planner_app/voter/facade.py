@@ -8,6 +8,7 @@ and goes on where it was. `judge` decides what an ended ballot means for its job
 import asyncio
 import re
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,6 +39,9 @@ _DELIVERIES = 20
 """Attempts to bring outputs home before the job fails."""
 MOST_LIVE = 20_000
 """Jobs that may wait and run at once; more are refused, since each takes memory."""
+_BURST, _BURST_SECONDS, _HELD_BACK = 10, 0.25, 2.0
+"""So many submissions in so many seconds are a burst: then votes begin this many seconds later at most. Whoever
+submits waits for the answer, and nobody for the vote."""
 _SILENT = frozenset({Verdict.TIMEOUT, Verdict.UNREACHABLE, Verdict.ERROR})
 _RUNS = frozenset({"AVAILABLE", "RUNNING", "RELEASING"})
 
@@ -111,6 +115,8 @@ class Facade:
         self._seen: dict[int, tuple[str, str | None]] = {}
         """Phase and start of the sessions of live jobs."""
         self._votes = asyncio.Semaphore(slurmrestd.votes_at_once)
+        self._latest: deque[float] = deque(maxlen=_BURST)
+        """When the last submissions came."""
         self._wakes: dict[int, asyncio.Event] = {}
         voter.on_change = self._look
 
@@ -139,6 +145,7 @@ class Facade:
 
         Raises Refused.
         """
+        self._latest.append(time.monotonic())
         submission = read_submission(body, PurePosixPath(self._slurm.data), PurePosixPath(self._slurm.jobs))
         images = self._slurm.images
         app = images.get(submission.image) or images.get(PurePosixPath(submission.image).name)
@@ -269,6 +276,7 @@ class Facade:
                     self._votes.release()
                 return None
             try:
+                await self._calm()
                 await self._voter.vote(self._order(job, ballot))
             finally:
                 self._votes.release()
@@ -277,6 +285,14 @@ class Facade:
             return await self._voter.wait(ballot)
         finally:
             cancelling.cancel()
+
+    async def _calm(self) -> None:
+        """Let a burst of submissions go first, for a while."""
+        until = time.monotonic() + _HELD_BACK
+        while (
+            len(self._latest) == _BURST and (now := time.monotonic()) - self._latest[0] < _BURST_SECONDS and now < until
+        ):
+            await asyncio.sleep(_BURST_SECONDS / 5)
 
     async def _cancel_when_asked(self, job: Job, ballot: str) -> None:
         """Cancel the session once caesar-rest wants that, until its planner takes it."""

@@ -43,6 +43,9 @@ def main() -> None:
         sys.exit(f"{path}: {faults}")
     except (OSError, ValueError, yaml.YAMLError) as error:
         sys.exit(f"{path}: {error}")
+    # The thread that writes the database lets go of the interpreter at every call of SQLite, and would wait for it
+    # five milliseconds each time while the loop has something to do.
+    sys.setswitchinterval(0.0005)
     app = create_app(config, Planners(planners), Ballots(config.database), clients, slurm_key)
     uvicorn.run(
         app,
