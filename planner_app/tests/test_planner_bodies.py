@@ -1,8 +1,10 @@
 """Bodies that nobody means well with: read in bounded time and memory, and refused."""
 
+import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,28 @@ async def test_they_are_refused_in_few_words(tmp_path: Path, media: str, body: b
             assert reply.headers["content-type"] == codecs.PROBLEM_JSON
             assert len(reply.content) < 30_000
         assert (await planner.client.get("/sessions")).json() == {"sessions": []}
+
+
+async def test_all_of_them_together_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("planner_app.planner.exchange.MAX_UNREAD", 10_000)
+    halfway, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b" " * 9_000
+        halfway.set()
+        await go_on.wait()
+        yield json.dumps(request_of()).encode()
+
+    async with FakePlanner(tmp_path) as planner:
+        headers = {"Content-Type": JSON}
+        first = asyncio.create_task(planner.client.post("/requests", content=slow(), headers=headers))
+        await halfway.wait()
+        body = b" " * 2_000 + json.dumps(request_of()).encode()
+        refused = await planner.client.post("/requests", content=body, headers=headers)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        go_on.set()
+        assert (await first).status_code == 200
+        assert (await planner.client.post("/requests", content=body, headers=headers)).status_code == 200
 
 
 # In a process of its own, whose largest memory is its own. Processor time, so that nobody else's work counts.
