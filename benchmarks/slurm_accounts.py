@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Many Slurm accounts at once: how long the module takes for new ones, changed ones and none, and without it.
 
-Works on a parent account of its own, `bench`, in the Slurm of a testbed, with users that no machine has. The module is
-run through Ansible, so a figure is what an operator waits for. Everything made is deleted at the end. Use a testbed
-that nobody works on.
+Works on a parent account of its own, `bench`, in the Slurm of a testbed, with users of its own. The module is run
+through Ansible, so a figure is what an operator waits for. One process for each entity, as other modules do it, is
+measured beside it on a few accounts, both with quick acknowledgements and without them, as Slurm comes. Everything made
+is deleted at the end. Use a testbed that nobody works on.
 
 Usage: benchmarks/slurm_accounts.py --testbed NAME [--inventory DIRECTORY] [--accounts 1000] [--singly 20]
+       [--only-singly]
 """
 
 from __future__ import annotations
@@ -69,6 +71,16 @@ def accounts(count: int, sets: int, step: int = 0) -> list[dict[str, Any]]:
     ]
 
 
+#: Takes the mark of roles/slurm_cluster/files/quick-acknowledgements from every route.
+PLAIN = r"""
+for table in "table local type local" "table main scope link"; do
+  ip -4 route show $table | sed -e 's/ linkdown//' -e 's/ quickack 1//' | while read -r route; do
+    ip route replace $route $(echo "$table" | sed -n 's/^table local.*/table local/p') quickack 0
+  done
+done
+"""
+
+
 class Bench:
     """Runs the module on the Slurm of one testbed."""
 
@@ -103,6 +115,19 @@ class Bench:
         return time.monotonic() - start
 
 
+def singly(bench: Bench, wanted: list[dict[str, Any]], how: str) -> None:
+    """Make some accounts by the module, and by one process for each account and each user; print both."""
+    print(f"{len(wanted)} new by the module, {how:24} {bench.module(wanted):6.1f} s")
+    bench.module([])
+    script = "".join(
+        f"sacctmgr -iQ add account {one['name']} parent=bench cluster={bench.cluster} GrpTRES=cpu=4,mem=8G GrpJobs=4\n"
+        f"sacctmgr -iQ add user {one['name']} account={one['name']} cluster={bench.cluster}\n"
+        for one in wanted
+    )
+    print(f"{len(wanted)} new, a process an entity, {how:20} {bench.shell(script):6.1f} s")
+    print(f"{len(wanted)} deleted by the module, {how:20} {bench.module([]):6.1f} s", flush=True)
+
+
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Time Slurm's accounts by the hundred.")
@@ -111,35 +136,32 @@ def main() -> int:
     parser.add_argument("--cluster", default="cirasa")
     parser.add_argument("--accounts", type=int, default=1000)
     parser.add_argument("--singly", type=int, default=20)
+    parser.add_argument("--only-singly", action="store_true", help="only compare with one process for each entity")
     arguments = parser.parse_args()
     bench = Bench(arguments.testbed, arguments.inventory, arguments.cluster)
     new, changed = accounts(arguments.accounts, 97), accounts(arguments.accounts, 10, step=100)
     few, many = new[:6], new[:300]
     bench.module(new, users=True)
     try:
-        bench.module(few)
-        print(f"no change, 6 accounts                 {bench.module(few):6.1f} s")
-        bench.module(many)
-        print(f"no change, 300 accounts               {bench.module(many):6.1f} s")
-        bench.module([])
-        print(f"{len(new)} new, users, mixed limits         {bench.module(new):6.1f} s")
-        print(f"{len(new)} no change                        {bench.module(new):6.1f} s")
-        print(f"{len(new)} all changed to one of ten sets   {bench.module(changed):6.1f} s")
-        print(f"{len(new)} deleted                          {bench.module([]):6.1f} s")
-        script = "".join(
-            f"sacctmgr -iQ add account one-{number} parent=bench cluster={bench.cluster} "
-            "GrpTRES=cpu=4,mem=8G GrpJobs=4\n"
-            f"sacctmgr -iQ add user one-{number} account=one-{number} cluster={bench.cluster}\n"
-            for number in range(arguments.singly)
-        )
-        print(f"{arguments.singly} new, one process for each entity    {bench.shell(script):6.1f} s")
-        print(f"{arguments.singly} deleted                            {bench.module([]):6.1f} s")
+        if not arguments.only_singly:
+            bench.module(few)
+            print(f"no change, 6 accounts                 {bench.module(few):6.1f} s")
+            bench.module(many)
+            print(f"no change, 300 accounts               {bench.module(many):6.1f} s")
+            bench.module([])
+            print(f"{len(new)} new, users, mixed limits         {bench.module(new):6.1f} s")
+            print(f"{len(new)} no change                        {bench.module(new):6.1f} s")
+            print(f"{len(new)} all changed to one of ten sets   {bench.module(changed):6.1f} s")
+            print(f"{len(new)} deleted                          {bench.module([]):6.1f} s", flush=True)
+        singly(bench, new[: arguments.singly], "quick acknowledgements")
+        bench.shell(PLAIN)
+        singly(bench, new[: arguments.singly], "Slurm as it comes")
     finally:
         bench.module([])
         bench.shell(
             "sacctmgr -iQ delete account bench; sacctmgr -iQ delete qos bench\n"
             "sed -n 's/^u \\(bench-[0-9]*\\) .*/\\1/p' /etc/sysusers.d/bench.conf | xargs -n1 userdel\n"
-            "rm /etc/sysusers.d/bench.conf\n"
+            "rm /etc/sysusers.d/bench.conf; systemctl restart quick-acknowledgements\n"
         )
     return 0
 
