@@ -134,10 +134,10 @@ class Planners:
         Raises NoReply where the reply does not begin, or breaks off.
         """
         seconds = timeout.total_seconds()
+        # A job's output is bytes, and its log is text: neither is JSON.
+        headers = {**self._headers[planner.name], "Accept": f"{JSON}, */*;q=0.5"}
         try:
-            async with self._wire.stream(
-                self._origins[planner.name], quote(path), self._headers[planner.name], seconds
-            ) as reply:
+            async with self._wire.stream(self._origins[planner.name], quote(path), headers, seconds) as reply:
                 yield reply
         except TimeoutError:
             raise NoReply(f"no answer within {seconds:g} s", timeout=True) from None
