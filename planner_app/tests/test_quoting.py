@@ -15,6 +15,7 @@ from planner_app.planner.config import Limits, Offers, PlannerConfig, Quota
 from planner_app.planner.quoting import (
     PREPARING,
     RELEASING,
+    RESOURCES,
     Amount,
     Demand,
     Hold,
@@ -319,7 +320,7 @@ def reserved_for(config: PlannerConfig, start: datetime, window_end: datetime, d
 
 
 @given(configs(), demands(), hold_lists)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_offers_keep_every_promise(config: PlannerConfig, asked: Demand, holds: list[Hold]) -> None:
     made = quote(config, asked, holds, NINE)
     assert bool(made.offers) != bool(made.reasons)
@@ -351,7 +352,7 @@ def test_offers_keep_every_promise(config: PlannerConfig, asked: Demand, holds: 
 
 
 @given(configs(), demands(), hold_lists)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_the_start_is_the_earliest_there_is(config: PlannerConfig, asked: Demand, holds: list[Hold]) -> None:
     asked = replace(asked, cost_maxima={}, metric_minima={})
     made = quote(config, asked, holds, NINE)
@@ -378,7 +379,7 @@ def test_the_start_is_the_earliest_there_is(config: PlannerConfig, asked: Demand
 
 
 @given(configs(), demands(), hold_lists)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_the_second_offer_cannot_grow(config: PlannerConfig, asked: Demand, holds: list[Hold]) -> None:
     offers = quote(config, asked, holds, NINE).offers
     if not offers:
@@ -401,7 +402,7 @@ def test_the_second_offer_cannot_grow(config: PlannerConfig, asked: Demand, hold
 
 
 @given(configs(), st.lists(demands(), max_size=12))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_offers_together_never_exceed_the_quota(config: PlannerConfig, wishes: list[Demand]) -> None:
     held: list[Hold] = []
     for wish in wishes:
@@ -409,3 +410,77 @@ def test_offers_together_never_exceed_the_quota(config: PlannerConfig, wishes: l
             held.append(Hold(offer.amount, offer.reserved.start, offer.reserved.end))
     for time in {each.start for each in held}:
         assert Amount().fits(free_at(config, held, time))
+
+
+# The whole of it by brute force: time in steps of five seconds, everything on them, every start tried.
+
+STEP = 5 * SECOND
+STEPS = 240
+
+
+@st.composite
+def small_worlds(draw: st.DrawFn) -> tuple[PlannerConfig, Demand, list[Hold]]:
+    def amount(most: int) -> Amount:
+        return Amount(draw(st.integers(0, most)), draw(st.integers(0, most)), draw(st.integers(0, most)), 1)
+
+    quota = Quota(cores=draw(st.integers(2, 8)), memory_gib=draw(st.integers(2, 8)), disc_gb=draw(st.integers(0, 8)))
+    limits = Limits(
+        cores=draw(st.integers(1, quota.cores)),
+        memory_gib=draw(st.integers(1, quota.memory_gib)),
+        walltime=10 * MINUTE,
+        jobs=draw(st.integers(1, 4)),
+    )
+    offers = Offers(expire_after=draw(st.integers(1, 12)) * STEP, start_window=draw(st.integers(0, 40)) * STEP)
+    config = config_at(Path("/nowhere")).model_copy(update={"quota": quota, "limits": limits, "offers": offers})
+    holds = []
+    for _ in range(draw(st.integers(0, 6))):
+        begin, length = draw(st.integers(-5, 80)), draw(st.none() | st.integers(1, 80))
+        end = None if length is None else NINE + (begin + length) * STEP
+        holds.append(Hold(amount(4), NINE + begin * STEP, end))
+    minimum = Amount(draw(st.integers(1, 4)), draw(st.integers(1, 4)), draw(st.integers(0, 3)), 1)
+    window = draw(st.none() | st.tuples(st.integers(-5, 40), st.integers(0, 40)))
+    start = None if window is None else Interval(NINE + window[0] * STEP, NINE + sum(window) * STEP)
+    maximum = minimum + replace(amount(6), jobs=0)
+    return config, Demand(minimum, maximum, draw(st.integers(1, 60)) * STEP, start), holds
+
+
+@given(small_worlds())
+@settings(max_examples=150, deadline=None)
+def test_quotes_are_those_of_brute_force(world: tuple[PlannerConfig, Demand, list[Hold]]) -> None:
+    config, asked, holds = world
+    made = quote(config, asked, holds, NINE)
+    window = asked.start or Interval(NINE, NINE + PREPARING + config.offers.start_window)
+    limits = Amount(config.limits.cores, config.limits.memory_gib, config.quota.disc_gb, 1)
+    assert asked.duration is not None
+    frees = [free_at(config, holds, NINE + step * STEP) for step in range(STEPS)]
+    slots: list[tuple[datetime, Amount]] = []  # each possible start, and what is free for it
+    start = max(window.start, NINE + PREPARING)
+    while start <= window.end:
+        reserved = reserved_for(config, start, window.end, asked.duration)
+        first, after = (reserved.start - NINE) // STEP, (reserved.end - NINE) // STEP
+        free = frees[first]
+        for each in frees[first + 1 : after]:
+            free = free.least(each)
+        slots.append((start, free))
+        start += STEP
+    possible = [(start, free) for start, free in slots if asked.minimum.fits(free)]
+    if not asked.minimum.fits(limits) or not possible:
+        assert not made.offers
+        said = {reason.kind.rpartition(":")[2] for reason in made.reasons}
+        for name, at_most in zip(("cores", "memory", "disc"), limits.values, strict=False):
+            resource = next(each for each in RESOURCES if each.startswith(name))
+            wanted = getattr(asked.minimum, resource)
+            assert (f"{name}-limit" in said) == (wanted > at_most)
+            if slots and wanted <= at_most and all(getattr(free, resource) < wanted for _, free in slots):
+                assert f"{name}-quota" in said  # short at every start
+            if slots and all(getattr(free, resource) >= wanted for _, free in slots):
+                assert f"{name}-quota" not in said
+        return
+    larger = [(asked.maximum.least(limits).least(free), start) for start, free in possible]
+    expected = [(asked.minimum, possible[0][0])]
+    if larger[0][0] != asked.minimum:
+        expected.append(larger[0])
+    best = max(larger, key=lambda each: each[0].values)  # the earliest of equals
+    if best[0].values > larger[0][0].values:
+        expected.append(best)
+    assert [(offer.amount, offer.start.start) for offer in made.offers] == expected

@@ -75,7 +75,7 @@ class Book:
         self._moving: dict[UUID | str, Reservation | JobStatus] = {}
         self._moves_after = _EVER
         self._changed_sets: set[UUID] = set()
-        self._changed: set[UUID] = set()
+        self._changed: set[UUID | None] = set()
         for each in reservations:
             self.put(each)
 
@@ -118,11 +118,13 @@ class Book:
 
     def profile(self, snapshot: Snapshot, now: datetime) -> Profile:
         """What is held; offers whose time is over must have been dropped."""
-        same = self._snapshot is not None and snapshot.jobs is self._snapshot.jobs
-        if not same or now > self._moves_after or len(self._profile) > _instants(self._held):
+        if self._snapshot is None or now > self._moves_after or len(self._profile) > _instants(self._held):
             self._see(snapshot, now)
         else:
+            if snapshot.jobs is not self._snapshot.jobs and snapshot.jobs != self._snapshot.jobs:
+                self._compare(self._snapshot, snapshot)
             self._correct(now)
+        self._snapshot = snapshot
         profile = self._profile.copy()
         for each in self._moving.values():
             profile.add(self._hold(each, now))
@@ -130,13 +132,11 @@ class Book:
 
     def _see(self, snapshot: Snapshot, now: datetime) -> None:
         """Look at everything anew."""
-        self._snapshot = snapshot
-        self._jobs = {}
-        for job in snapshot.jobs:
-            self._jobs.setdefault(job.session, []).append(job)
-        self._held, self._moving, self._moves_after = {}, {}, _NEVER
+        self._jobs = _by_session(snapshot)
+        before, self._held, self._moving, self._moves_after = self._held, {}, {}, _NEVER
         for offerset, offers in self._sets.items():
-            self._held[offerset] = together(offers.values())
+            known = None if offerset in self._changed_sets else before.get(offerset)
+            self._held[offerset] = known or together(offers.values())
         for session in self._sessions.values():
             if session.phase is not Phase.OFFERED:
                 self._place(session.session, session, now)
@@ -147,6 +147,19 @@ class Book:
         self._changed.clear()
         self._changed_sets.clear()
 
+    def _compare(self, before: Snapshot, after: Snapshot) -> None:
+        """Note whose jobs came, went or changed."""
+        jobs = {job.job_id: job for job in after.jobs}
+        for job in before.jobs:
+            now = jobs.pop(job.job_id, None)
+            if now != job:
+                self._remove(_key(job))
+                self._changed.add(job.session)
+                if now is not None:
+                    self._changed.add(now.session)
+        self._changed.update(job.session for job in jobs.values())
+        self._jobs = _by_session(after)
+
     def _correct(self, now: datetime) -> None:
         """Look again at what has changed since."""
         for offerset in self._changed_sets:
@@ -155,11 +168,12 @@ class Book:
                 self._held[offerset] = together(self._sets[offerset].values())
                 self._add(offerset)
         for uuid in self._changed:
-            self._remove(uuid)
-            session = self._sessions.get(uuid)
+            if uuid is not None:
+                self._remove(uuid)
+            session = None if uuid is None else self._sessions.get(uuid)
             if session is not None and session.phase is not Phase.OFFERED:
-                self._place(uuid, session, now)
-                self._add(uuid)
+                self._place(session.session, session, now)
+                self._add(session.session)
             for job in self._jobs.get(uuid, ()):
                 self._remove(_key(job))
                 if self._is_foreign(job):
@@ -199,6 +213,13 @@ class Book:
     def _is_foreign(self, job: JobStatus) -> bool:
         session = None if job.session is None else self._sessions.get(job.session)
         return not job.state.ended and (session is None or session.phase is Phase.OFFERED)
+
+
+def _by_session(snapshot: Snapshot) -> dict[UUID | None, list[JobStatus]]:
+    jobs: dict[UUID | None, list[JobStatus]] = {}
+    for job in snapshot.jobs:
+        jobs.setdefault(job.session, []).append(job)
+    return jobs
 
 
 def _key(job: JobStatus) -> str:

@@ -1,7 +1,7 @@
 """From a demand and what is held to offers, or to every reason why there are none."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -43,7 +43,7 @@ def quote(config: PlannerConfig, demand: Demand, holds: Iterable[Hold] | Profile
     slots = _Slots(profile, quota, duration, expires, asked.end)
     start = slots.earliest(demand.minimum, earliest)
     if start is None:
-        reasons.extend(no_room(config, demand.minimum, quota, slots.frees(slots.starts(earliest)), asked.end))
+        reasons.extend(no_room(config, demand.minimum, quota, slots.frees(slots.starts(earliest), quota), asked.end))
     if reasons or start is None:
         return Quote(reasons=tuple(reasons))
 
@@ -105,21 +105,23 @@ class _Slots:
         ends = self.profile.changes(self.reserved(start).start, self.latest - PREPARING)
         return [start, *(later for end in ends if start < (later := _after(end)) <= self.latest)]
 
-    def frees(self, starts: Sequence[datetime]) -> list[Amount]:
-        """What is free at each start."""
+    def frees(self, starts: Sequence[datetime], wanted: Amount) -> Iterator[Amount]:
+        """What is free at each start; of what there is always as much as is wanted, no more than that may be told."""
         spans = [(reserved.start, reserved.end) for reserved in map(self.reserved, starts)]
-        return [self.quota - held for held in self.profile.sweep(spans)]
+        return (self.quota - held for held in self.profile.sweep(spans, self.quota - wanted))
 
     def largest(self, sizes: "_Sizes", start: datetime, than: Amount) -> tuple[Amount, datetime] | None:
         """Find the largest amount, larger than one, that some later start has room for, and the earliest such."""
         best: tuple[Amount, datetime] | None = None
         starts = self.starts(start)
-        for each, free in zip(starts, self.frees(starts), strict=True):
+        for each, free in zip(starts, self.frees(starts, sizes.most), strict=True):
             if not sizes.minimum.fits(free):
                 continue
             amount = sizes.largest(free)
             if amount.values > than.values:
                 best, than = (amount, each), amount
+                if amount == sizes.most:
+                    break
         return best
 
     def offer(self, config: PlannerConfig, amount: Amount, start: datetime) -> Offer:

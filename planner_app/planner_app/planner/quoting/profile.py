@@ -102,25 +102,29 @@ class Profile:
         """The instants after `start` and not after `end` at which something changes."""
         return self._times[bisect_right(self._times, start) : bisect_right(self._times, end)]
 
-    def sweep(self, spans: Iterable[tuple[datetime, datetime]]) -> Iterator[Amount]:
-        """The same as `most_held` for each of many spans, of which none begins or ends before the one before."""
-        spans = list(spans)
-        most: list[list[int]] = []
-        bounds = [self._segments(*span) for span in spans]
-        for column in self._held:
-            # Of what was seen, those that nothing later and larger hides: the first of them is the largest.
-            kept: deque[int] = deque()
-            found: list[int] = []
-            seen = bounds[0][0] if bounds else 0
-            for first, after in bounds:
+    def sweep(self, spans: Sequence[tuple[datetime, datetime]], room: Amount) -> Iterator[Amount]:
+        """Much as `most_held` for each of many spans, of which none begins or ends before the one before.
+
+        For a resource of which `room` is never exceeded it gives the most of all spans for each of them.
+        """
+        if not spans:
+            return
+        start, end = self._segments(spans[0][0], spans[-1][1])
+        most = [max(column[start:end]) for column in self._held]
+        tight = [index for index, limit in enumerate(room.values) if most[index] > limit]
+        # Of what was seen, those that nothing later and larger hides: the first of them is the largest.
+        windows = [(index, self._held[index], deque[int]()) for index in tight]
+        seen = start
+        for span in spans:
+            first, after = self._segments(*span)
+            for resource, column, kept in windows:
                 for index in range(seen, after):
-                    while kept and column[kept[-1]] <= column[index]:
+                    held = column[index]
+                    while kept and column[kept[-1]] <= held:
                         kept.pop()
                     kept.append(index)
-                seen = max(seen, after)
                 while kept[0] < first:
                     kept.popleft()
-                found.append(column[kept[0]])
-            most.append(found)
-        for each in zip(*most, strict=True):
-            yield Amount(*each)
+                most[resource] = column[kept[0]]
+            seen = max(seen, after)
+            yield Amount(*most)
