@@ -423,24 +423,34 @@ def small_worlds(draw: st.DrawFn) -> tuple[PlannerConfig, Demand, list[Hold]]:
     def amount(most: int) -> Amount:
         return Amount(draw(st.integers(0, most)), draw(st.integers(0, most)), draw(st.integers(0, most)), 1)
 
-    quota = Quota(cores=draw(st.integers(2, 8)), memory_gib=draw(st.integers(2, 8)), disc_gb=draw(st.integers(0, 8)))
-    limits = Limits(
-        cores=draw(st.integers(1, quota.cores)),
-        memory_gib=draw(st.integers(1, quota.memory_gib)),
-        walltime=10 * MINUTE,
-        jobs=draw(st.integers(1, 4)),
+    # Half of them have little room at first, more with each job that ends, and a request that takes it all.
+    crowded = draw(st.booleans())
+    least = 7 if crowded else 2
+    quota = Quota(
+        cores=draw(st.integers(least, 8)), memory_gib=draw(st.integers(least, 8)), disc_gb=draw(st.integers(0, 8))
     )
-    offers = Offers(expire_after=draw(st.integers(1, 12)) * STEP, start_window=draw(st.integers(0, 40)) * STEP)
+    limits = Limits(
+        cores=quota.cores if crowded else draw(st.integers(1, quota.cores)),
+        memory_gib=quota.memory_gib if crowded else draw(st.integers(1, quota.memory_gib)),
+        walltime=10 * MINUTE,
+        jobs=10 if crowded else draw(st.integers(1, 4)),
+    )
+    least = 30 if crowded else 0
+    offers = Offers(expire_after=draw(st.integers(1, 12)) * STEP, start_window=draw(st.integers(least, 40)) * STEP)
     config = config_at(Path("/nowhere")).model_copy(update={"quota": quota, "limits": limits, "offers": offers})
     holds = []
-    for _ in range(draw(st.integers(0, 6))):
-        begin, length = draw(st.integers(-5, 80)), draw(st.none() | st.integers(1, 80))
+    for _ in range(draw(st.integers(3, 4) if crowded else st.integers(0, 6))):
+        begin = 0 if crowded else draw(st.integers(-5, 80))
+        length = draw(st.integers(1, 35) if crowded else st.none() | st.integers(1, 80))
         end = None if length is None else NINE + (begin + length) * STEP
-        holds.append(Hold(amount(4), NINE + begin * STEP, end))
-    minimum = Amount(draw(st.integers(1, 4)), draw(st.integers(1, 4)), draw(st.integers(0, 3)), 1)
-    window = draw(st.none() | st.tuples(st.integers(-5, 40), st.integers(0, 40)))
+        holds.append(Hold(amount(2 if crowded else 4), NINE + begin * STEP, end))
+    least = 1 if crowded else 4
+    minimum = Amount(
+        draw(st.integers(1, least)), draw(st.integers(1, least)), 0 if crowded else draw(st.integers(0, 3)), 1
+    )
+    window = None if crowded else draw(st.none() | st.tuples(st.integers(-5, 40), st.integers(0, 40)))
     start = None if window is None else Interval(NINE + window[0] * STEP, NINE + sum(window) * STEP)
-    maximum = minimum + replace(amount(6), jobs=0)
+    maximum = minimum + (Amount(8, 8, 8) if crowded else replace(amount(6), jobs=0))
     return config, Demand(minimum, maximum, draw(st.integers(1, 60)) * STEP, start), holds
 
 
