@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from hypothesis import given, settings
@@ -496,3 +497,23 @@ async def test_a_step_that_failed_is_tried_again(tmp_path: Path) -> None:
             while await planner.phase(session) != "PREPARING" or not planner.platform.specs:
                 planner.clock.forward(0.05)
                 await asyncio.sleep(0.01)
+
+
+async def test_a_job_that_comes_back_after_its_session_is_cancelled(tmp_path: Path) -> None:
+    """As slurmctld brings one back that was killed before it wrote the job's end."""
+    async with FakePlanner(tmp_path) as planner:
+        session = await planner.accepted()
+        await planner.look()
+        job = planner.platform.only()
+        planner.clock.forward(3)
+        planner.platform.end(job, JobState.COMPLETED, 0)
+        await planner.look(2)
+        assert await planner.phase(session) == "COMPLETED"
+        planner.platform.run(job)
+        foreign = planner.platform.add(uuid4(), 1, 1)
+        planner.platform.run(foreign)
+        await planner.accepted(cores=(1, None))  # something is live, so that it looks
+        planner.clock.forward(3)
+        await planner.look(2)
+        assert planner.platform.jobs[job].state is JobState.CANCELLED
+        assert planner.platform.jobs[foreign].state is JobState.RUNNING, "another ledger's session is not ours to end"

@@ -342,6 +342,13 @@ async def test_a_refusal_is_the_platforms_reason(platform: Make) -> None:
         await driver.submit(JOB)
 
 
+async def test_rights_that_are_not_known_yet_are_no_refusal(platform: Make) -> None:
+    why = 'jobs.batch is forbidden: User "x" cannot create resource "jobs" in API group "batch" in the namespace "n"'
+    driver = platform(lambda request: httpx.Response(403, json={"message": why}))
+    with pytest.raises(PlatformDown, match="cannot create resource"):
+        await driver.submit(JOB)
+
+
 @pytest.mark.parametrize("status", [401, 429, 500, 503])
 async def test_no_answer_is_no_refusal(platform: Make, status: int) -> None:
     driver = platform(lambda request: httpx.Response(status, json={"message": "later"}))

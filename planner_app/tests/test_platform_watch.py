@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import certifi
 import httpx
 import pytest
 from planner_app.platforms.kubernetes import KubernetesPlatform, mirror
+from planner_app.platforms.kubernetes import api as kubernetes_api
 from planner_app.platforms.kubernetes.driver import KubernetesPlatform as Driver
 from planner_app.platforms.protocol import JobState, PlatformDown, Snapshot
 from tests.fakes import config_at
@@ -333,18 +334,49 @@ async def test_nonsense_is_no_news(tmp_path: Path) -> None:
         await until(driver, lambda found: states(found) == {ONE: JobState.RUNNING})
 
 
-async def test_where_watching_is_forbidden_it_lists(tmp_path: Path) -> None:
+async def test_where_watching_is_forbidden_it_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "PATIENCE", 0.05)
     async with watching(tmp_path) as (api, driver):
         api.forbidden = True
         await api.put("jobs", a_job(ONE))
         async with asyncio.timeout(20):
             while driver.tells:
-                await driver.observe()
+                with suppress(PlatformDown):
+                    await driver.observe()
                 await asyncio.sleep(0.01)
         api.asked.clear()
         await api.put("pods", a_pod(ONE))
         assert states(await driver.observe()) == {ONE: JobState.RUNNING}
         assert sorted(api.asked) == ["list jobs", "list pods"]
+
+
+async def test_what_is_forbidden_for_a_moment_is_watched_again(tmp_path: Path) -> None:
+    """An API server that has just started knows nobody's rights yet."""
+    async with watching(tmp_path) as (api, driver):
+        await driver.observe()
+        async with asyncio.timeout(20):
+            while not all(each._watched for each in driver._mirrors):
+                await asyncio.sleep(0.01)
+        api.forbidden = True
+        api.hang_up()
+        async with asyncio.timeout(20):
+            while not all(each.failure for each in driver._mirrors):
+                await asyncio.sleep(0.01)
+        api.forbidden = False
+        await api.put("jobs", a_job(ONE))
+        await until(driver, lambda found: states(found) == {ONE: JobState.PENDING})
+        assert driver.tells
+
+
+async def test_silence_alone_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubernetes_api, "SILENCE", 0.1)
+    async with watching(tmp_path) as (api, driver):
+        await driver.observe()
+        async with asyncio.timeout(20):
+            while api.asked.count("watch jobs") < 3:
+                assert driver._mirrors[0].failure == ""
+                await asyncio.sleep(0.01)
+        assert api.asked.count("list jobs") == 1
 
 
 async def test_a_refused_pod_is_told_by_its_event(tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ LOOK_AGAIN = timedelta(seconds=30)
 EXPIRE_TOGETHER = timedelta(seconds=0.2)
 """Offers whose time is over so soon one after the other are ended in one look; till then nobody can accept them."""
 _AWAKE = datetime.min.replace(tzinfo=UTC)
+ORPHANS_EVERY = timedelta(seconds=10)
+"""Time between two attempts to cancel a job whose session is over."""
 _T = TypeVar("_T")
 
 
@@ -63,7 +65,7 @@ class Lifecycle:
         self.ledger = ledger
         self.platform = platform
         self.clock = clock
-        self.observer = Observer(platform, clock)
+        self.observer = Observer(platform, clock, self.wake)
         self._starts = Starts(platform, clock)
         self._stager = Stager(config.staging)
         # One thread: the ledger is written by one at a time, and the loop never waits for a disc.
@@ -74,6 +76,7 @@ class Lifecycle:
         self._not_before: dict[UUID, datetime] = {}
         self._staging: dict[UUID, asyncio.Task[int]] = {}
         self._submissions = asyncio.Semaphore(SUBMISSIONS_AT_ONCE)
+        self._orphans: dict[str, datetime] = {}
         self._loops: list[asyncio.Task[None]] = []
 
     @property
@@ -159,7 +162,31 @@ class Lifecycle:
             with suppress(PlatformDown):
                 await self.observer.snapshot(self.config.observe_every * 0.9)
                 self._take_steps([row for row in rows if row.job_id is not None], self.observation.snapshot)
+        await self._end_orphans({row.uuid for row in rows})
         return self._pause(rows)
+
+    async def _end_orphans(self, live: set[UUID]) -> None:
+        """Cancel jobs whose session is over.
+
+        A slurmctld that was killed brings back jobs that ended in its last seconds, and keeps their share until their
+        walltime is over; and a submission that was given up may have arrived after all.
+        """
+        snapshot, now = self.observation.snapshot, self.clock()
+        orphans = [
+            job
+            for job in (snapshot.jobs if snapshot is not None else ())
+            if job.session is not None and job.session not in live and not job.state.ended
+        ]
+        self._orphans = {job.job_id: due for job in orphans if (due := self._orphans.get(job.job_id)) and due > now}
+        for job in orphans:
+            if job.job_id in self._orphans or job.session is None:
+                continue
+            self._orphans[job.job_id] = now + ORPHANS_EVERY
+            found = await self.in_thread(self.ledger.session, job.session)
+            if found is not None and found[0].phase in (Phase.COMPLETED, Phase.FAILED, Phase.CANCELLED):
+                log.warning("job without a session", session=str(job.session), job=job.job_id)
+                with suppress(PlatformDown):
+                    await self.platform.cancel(job.job_id)
 
     def _take_steps(self, rows: list[SessionRow], snapshot: Snapshot | None) -> None:
         jobs = {job.session: job for job in snapshot.jobs} if snapshot is not None else {}

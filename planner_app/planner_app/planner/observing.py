@@ -35,8 +35,10 @@ class Observation:
 class Observer:
     """Keeps the latest snapshot of one platform."""
 
-    def __init__(self, platform: Platform, clock: Callable[[], datetime]) -> None:
+    def __init__(self, platform: Platform, clock: Callable[[], datetime], changed: Callable[[], None]) -> None:
+        """`changed` is called where other jobs are seen than before, whoever asked."""
         self.platform = platform
+        self._changed = changed
         self.clock = clock
         self.latest = Observation()
         self._asking: asyncio.Task[Snapshot] | None = None
@@ -131,4 +133,6 @@ class Observer:
         if before is not None and before.jobs == snapshot.jobs:
             snapshot = replace(snapshot, jobs=before.jobs)  # so that who looked at them already sees that
         self.latest.failed, self.latest.snapshot = None, snapshot
+        if before is not None and before.jobs is not snapshot.jobs:
+            self._changed()
         return snapshot

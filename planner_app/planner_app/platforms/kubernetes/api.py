@@ -42,6 +42,10 @@ class Expired(Exception):
     """What the API remembers does not go back so far: everything has to be listed anew."""
 
 
+class Silent(PlatformDown):
+    """Nothing came for as long as was to be waited."""
+
+
 class Api:
     """A connection with a token."""
 
@@ -102,6 +106,8 @@ class Api:
             timeout = httpx.Timeout(_TIMEOUT, read=silence)
             async with self._open().stream("GET", path, params=params, timeout=timeout) as reply:
                 yield reply
+        except httpx.ReadTimeout as error:
+            raise Silent(f"GET {path}: no word for {silence:g} s") from error
         # Also what closing the connections under it does (RuntimeError).
         except (httpx.HTTPError, httpx.StreamError, RuntimeError) as error:
             raise PlatformDown(f"GET {path}: {error!r}") from error

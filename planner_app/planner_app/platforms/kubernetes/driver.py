@@ -99,7 +99,11 @@ class KubernetesPlatform:
         reply = await self._api.call("POST", self._jobs, json=manifest)
         if reply.status_code in (201, 202, 409):
             return job_name(job.session)
-        raise SubmissionRefused(message(reply))
+        why = message(reply)
+        # What quotas and policies forbid is forbidden for good; what RBAC does, also while the API server starts.
+        if reply.status_code == 403 and "cannot create resource" in why:
+            raise PlatformDown(why)
+        raise SubmissionRefused(why)
 
     async def find(self, session: UUID) -> JobStatus | None:
         """Get the Job by its name."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import structlog
 
-from planner_app.platforms.kubernetes.api import Api, Expired, Forbidden
+from planner_app.platforms.kubernetes.api import Api, Expired, Forbidden, Silent
 from planner_app.platforms.kubernetes.objects import Object
 from planner_app.platforms.protocol import PlatformDown
 
@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 LEAST_PAUSE = 0.25
 """Seconds before a failed watch is begun again, even where somebody waits for it."""
 LONGEST_PAUSE = 10.0
+PATIENCE, LONG_PATIENCE = 3.0, 60.0
+"""Seconds for which a watch is tried that is forbidden, if it never was allowed, and if it was."""
 
 
 class Mirror:
@@ -43,10 +45,11 @@ class Mirror:
         self._settled = asyncio.Event()
         self._wanted = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
+        self._watched = False
 
     async def run(self) -> None:
         """Keep the objects up to date until cancelled; raises Forbidden where the token may not watch."""
-        pause = LEAST_PAUSE
+        pause, forbidden = LEAST_PAUSE, 0.0
         while True:
             self._wanted.clear()
             try:
@@ -54,12 +57,19 @@ class Mirror:
                     await self._list()
                 self._watching = asyncio.create_task(self._watch(), name=f"watch {self._path}")
                 await self._watching
-                pause = LEAST_PAUSE
+                pause, forbidden = LEAST_PAUSE, 0.0
                 await asyncio.sleep(pause)  # for an API that ends every watch at once
             except Expired:
                 self._version = ""
-            except Forbidden:
-                raise
+            except Silent:
+                pass  # of what has no bookmarks, such as events: another watch shows whether there is anybody
+            except Forbidden as error:
+                # An API server that has just started does not know yet who may do what.
+                forbidden = forbidden or time.monotonic()
+                if time.monotonic() - forbidden > (LONG_PATIENCE if self._watched else PATIENCE):
+                    raise
+                self._fail(str(error))
+                await asyncio.sleep(LEAST_PAUSE)
             except asyncio.CancelledError:
                 if self._cancelled():
                     raise
@@ -114,7 +124,9 @@ class Mirror:
     async def _watch(self) -> None:
         async with contextlib.aclosing(self._api.watch(self._path, self._version, **self._selectors)) as events:
             async for event in events:
-                if event is not None:
+                if event is None:
+                    self._watched = True
+                else:
                     self._take(event)
                 self._hear()
 
