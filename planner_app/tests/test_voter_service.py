@@ -39,6 +39,12 @@ def twice(stub: StubPlanner) -> bytes:
     return http(200, stub.offer_set(stub.offer(uuid=str(UUID(int=7))), stub.offer(uuid=str(UUID(int=7)))))
 
 
+def an_hour_ahead(stub: StubPlanner) -> bytes:
+    wrong = datetime.now(UTC) + HOUR
+    offer = stub.offer(start=wrong, expires=wrong + timedelta(minutes=1))
+    return http(200, stub.offer_set(offer, meta={"created": format_instant(wrong)}))
+
+
 def an_hour_off(stub: StubPlanner) -> bytes:
     wrong = datetime.now(UTC) - HOUR
     offer = stub.offer(start=wrong, expires=wrong + timedelta(minutes=1))
@@ -77,6 +83,8 @@ FAULTS: list[tuple[str, Behaviour, str, str]] = [
     ("refused", gives(http(401, {"title": "Unauthorized"})), "REFUSED", "refused with 401: Unauthorized"),
     ("elsewhere", gives(http(303, b"", Location="http://evil.example/")), "NONSENSE", "redirects to somewhere else"),
     ("teapot", gives(http(299, {})), "NONSENSE", "answered status 299"),
+    ("drips", gives(b"drip"), "TIMEOUT", "no answer within 1 s"),
+    ("ahead", gives(an_hour_ahead), "OFFERS", "its clock is 60 min ahead of ours"),
     ("hangs", hangs, "TIMEOUT", "no answer within 1 s"),
     ("no", gives(http(200, NO)), "NO", "8 cores asked, [31m 4 allowed per job; 1 GiB left"),
     ("no-why", gives(http(200, {"result": "NO"})), "NO", "gave no reason"),
@@ -111,6 +119,24 @@ async def test_a_faulty_planner_costs_its_own_vote_only(
         # What it offered all the same is not left reserved.
         await until(lambda: "OFFERED" not in bad.phases())
         assert "ACCEPTED" not in bad.phases()
+
+
+async def test_all_faults_at_once_leave_the_best_of_the_rest(tmp_path: Path) -> None:
+    """The vote ends by its deadline, the cheaper of the two good ones wins, and the ballot says what the others did."""
+    bad = [StubPlanner(f"bad-{name}", fault, monetary=0.001) for name, fault, _, _ in FAULTS]
+    refuses = StubPlanner("bad-refuses", gives(http(409, {"detail": "gone"}), "POST session"), monetary=0.002)
+    good, dear = StubPlanner("good", monetary=0.1), StubPlanner("dear", monetary=0.2)
+    everybody = [*bad, refuses, dear, good]
+    async with running(*everybody), VoterUnderTest(tmp_path, *everybody).up() as client:
+        ballot = await vote(client)
+        assert ballot["winner"]["planner"] == "good"
+        assert ballot["timings"]["collect_ms"] < 10_000  # one of them hangs for a minute
+        reasons = why(ballot)
+        assert set(reasons) == {planner.name for planner in everybody}
+        for name, _, _, reason in FAULTS:
+            assert reason in reasons[f"bad-{name}"]
+        assert reasons["bad-refuses"] == "offered, then refused with 409: gone"
+        await until(lambda: not any("ACCEPTED" in planner.phases() for planner in (*bad, refuses, dear)))
 
 
 async def test_a_planner_that_is_down_costs_its_own_vote_only(tmp_path: Path) -> None:

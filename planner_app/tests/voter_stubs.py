@@ -61,6 +61,13 @@ class StubPlanner:
                 answer = await self.behaviour(self, method, path, body) if self.behaviour else None
                 if answer == b"close":
                     break
+                if answer == b"drip":
+                    # Something comes all the time, and never all of it.
+                    writer.write(b"HTTP/1.1 200 X\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n{")
+                    while True:
+                        writer.write(b" ")
+                        await writer.drain()
+                        await asyncio.sleep(0.05)
                 writer.write(self.normal(method, path, body) if answer is None else answer)
                 await writer.drain()
                 if answer is not None and answer.endswith(b"#half"):

@@ -98,6 +98,9 @@ def test_a_job_of_caesar_rest_runs_and_its_outputs_are_where_it_looks(
     ballot = voter.get(f"/ballots/{name}").json()
     assert (ballot["trace"], ballot["user"], ballot["state"]) == (name, USER, "COMPLETED")
     assert ballot["request"]["executable"]["meta"]["name"] == f"aegean-{name}"
+    if ballot["winner"]["planner"].startswith("slurm-"):
+        session = ballot["winner"]["session"]
+        assert f"Comment={name}" in slurm.check_output(f"scontrol -o show job | grep JobName={session}")
 
 
 def test_a_job_of_caesar_rest_is_cancelled(rest: httpx.Client, voter: httpx.Client, image: str) -> None:
