@@ -246,7 +246,11 @@ def test_waiting_for_jobs_of_accounts_that_go(module: Any) -> None:
             module(A, B),
             shell(JOB.format("b", 2)),
             module(A, drain="wait", drain_timeout=60),
-            shell("sleep 2; sacct -XnP -S now-1hour -o jobid,state -A batch-b"),  # accounting hears of an end later
+            # Accounting hears of an end a second or two later.
+            shell(
+                "for i in $(seq 60); do sacct -XnP -S now-1hour -o jobid,state -A batch-b | tee /run/batch/sacct "
+                "| grep -q RUNNING || break; sleep 0.5; done; cat /run/batch/sacct"
+            ),
         ],
     )
     worked(begun, job, waited)
