@@ -155,7 +155,7 @@ def mutilated() -> st.SearchStrategy[bytes]:
     return st.tuples(st.integers(0, len(good)), st.integers(0, 40), st.binary(max_size=20)).map(replaced)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.binary(max_size=300) | parts().map(lambda part: json.dumps(part).encode()) | mutilated())
 async def test_whatever_is_sent_the_planner_does_not_fail(tmp_path: Path, body: bytes) -> None:
     async with FakePlanner(tmp_path) as planner:
