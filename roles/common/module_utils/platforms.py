@@ -202,7 +202,7 @@ def _platform(where: str, platform: Any, physical: Any, sizes: Any) -> Iterator[
         return
     yield from _unknown(where, platform, PLATFORM_KEYS)
     for key, allowed in (("uid", UIDS), ("port", PORTS)):
-        value = platform.get(key)
+        value: Any = platform.get(key)
         # Not `in`: Ansible's numbers are a subclass, and a range looks for those one by one.
         if not _whole(value) or not allowed.start <= value < allowed.stop:
             yield f"{where}.{key} is {_shown(value)}: give a whole number from {allowed.start} to {allowed.stop - 1}"
