@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -283,7 +284,10 @@ offers = st.builds(
 @st.composite
 def some_answers(draw: st.DrawFn) -> list[Answer]:
     by_planner: dict[str, list[Offer]] = {}
-    for one in draw(st.lists(offers, max_size=8, unique_by=lambda o: o.uuid)):
+    some = draw(st.lists(offers, max_size=6, unique_by=lambda o: o.uuid))
+    # Some are equal in everything but planner and id, which chance alone would hardly give.
+    twins = [replace(draw(few(some)), planner=draw(planners), uuid=draw(st.uuids())) for _ in range(2 if some else 0)]
+    for one in [*some, *twins]:
         by_planner.setdefault(one.planner, []).append(one)
     clocks = draw(st.dictionaries(planners, few([None, timedelta(0), timedelta(seconds=2), HOUR])))
     answers = [
