@@ -230,9 +230,18 @@ def test_no_word_of_a_request_reaches_the_shell(words: list[str], value: str) ->
         subprocess.run(["/bin/sh"], input=run.encode(), cwd=place, env={"USER": "x"}, check=True, timeout=60)
         seen = (Path(place) / "words").read_bytes().decode().split("\0")[:-1]
         written = (Path(place) / "environment").read_bytes().decode()
-        assert {each.name for each in Path(place).iterdir()} == {"unshare", "words", "environment", SCRATCH}
+        assert {each.name for each in Path(place).iterdir()} == {"unshare", "words", "environment", SCRATCH, "started"}
     assert seen[seen.index("/entrypoint") + 1 :] == words
     assert f"A='{value}'\n" in written
+
+
+def test_a_job_that_is_started_again_does_not_run_again(tmp_path: Path) -> None:
+    (tmp_path / "unshare").write_text("#!/bin/sh\necho >>runs\n")
+    (tmp_path / "unshare").chmod(0o755)
+    run = batch_script(JOB).replace("export PATH=", f"export PATH={tmp_path}:").encode()
+    ends = [subprocess.run(["/bin/sh"], input=run, cwd=tmp_path, check=False, timeout=60).returncode for _ in "12"]
+    assert ends == [0, 75]
+    assert (tmp_path / "runs").read_text() == "\n"
 
 
 # The commands, played by scripts of the shell.

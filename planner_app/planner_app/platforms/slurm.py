@@ -32,6 +32,8 @@ GRES = "disk"
 # Slurm prints and reads local time without a zone: the commands are given UTC.
 _ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC", "PATH": "/usr/local/bin:/usr/bin:/bin"}
 
+STARTED = "started"
+"""A directory that a job makes when it begins, and that is there if it begins again."""
 SCRATCH = "scratch"
 """The job's /tmp, in the session's directory."""
 
@@ -316,6 +318,8 @@ def batch_script(job: JobSpec) -> str:
             'export USER="${USER:-$(id -un)}"',
             # As in a container on Kubernetes; the directory above is closed to others.
             "umask 022",
+            # A slurmctld that is killed may start a job again that had begun: it runs once.
+            f"mkdir {STARTED} 2>/dev/null || {{ echo 'Slurm starts this job a second time' >&2; exit 75; }}",
             f"mkdir -p {SCRATCH}",
             # sbatch takes no script with a carriage return before a line's end, not even between quotes.
             "CR=$(printf '\\r')",
