@@ -124,6 +124,8 @@ class Drain:
 
     async def document(self, snapshot: Snapshot | None) -> dict[str, Any]:
         """Tell whether it is drained, and what runs: sessions, and jobs that somebody else runs there."""
+        if self.lifecycle.observation.failed is not None:
+            snapshot = None  # offers are made from its last answer for a while; an empty platform is not told from it
         live = [row for row in await self.lifecycle.in_thread(self.lifecycle.ledger.live) if _accepted(row)]
         own = {row.uuid for row in live}
         document: dict[str, Any] = {
