@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from handles import INVENTORY, NAME, PLATFORMS, PROJECT, STATE
+from handles import INVENTORY, NAME, PLATFORMS, PROJECT, STATE, as_operator
 from testinfra.host import Host
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -48,7 +47,7 @@ def test_accounts_are_foretold_made_and_left_alone() -> None:
     run = subprocess.run(
         ["ansible-playbook", f"--inventory={INVENTORY}", f"--extra-vars=testbed_name={NAME}", "../accounts.yml"],
         cwd=Path(__file__).parent,
-        env=os.environ | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg")},
+        env=as_operator() | {"ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg")},
         capture_output=True, text=True, check=False, timeout=200,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr

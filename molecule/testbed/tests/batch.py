@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 import ansible.module_utils
 import yaml
-from handles import INVENTORY, NAME, PROJECT
+from handles import INVENTORY, NAME, PROJECT, as_operator
 
 # What Ansible puts together at run time.
 ansible.module_utils.__path__.append(str(PROJECT / "roles/common/module_utils"))
@@ -52,7 +51,7 @@ class Run:
         self._process = subprocess.Popen(
             command,
             cwd=PROJECT,
-            env=os.environ | {"ANSIBLE_CALLBACKS_ENABLED": "ansible.builtin.default"},
+            env=as_operator() | {"ANSIBLE_CALLBACKS_ENABLED": "ansible.builtin.default"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -7,7 +7,6 @@ Everything here is what the site's administrator does beforehand, the inventory 
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from handles import NAME, PROJECT, STATE, machine
+from handles import NAME, PROJECT, STATE, as_operator, machine
 from handles import PLATFORMS as TENANTS
 
 EXAMPLE = PROJECT / "inventories/site"
@@ -43,7 +42,7 @@ def ansible(inventory: Path, playbook: str, *arguments: str, timeout: float = 30
     return subprocess.run(
         [str(word) for word in command],
         cwd=PROJECT,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1"},
+        env=as_operator(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -84,7 +83,7 @@ def prepare() -> None:
     done = subprocess.run(
         [PROJECT / ".venv/bin/ansible-playbook", "-i", PROJECT / "inventories/local", "-i", clients,
          "playbooks/slurm.yml", "--limit=kube", "-e", f"testbed_name={NAME}"],
-        cwd=PROJECT, capture_output=True, text=True, timeout=300, check=False,
+        cwd=PROJECT, env=as_operator(), capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
 

@@ -28,6 +28,11 @@ def of_group(group: str) -> str:
     return str(next(iter(groups[group]["hosts"])))
 
 
+def as_operator() -> dict[str, str]:
+    """The environment of somebody who types ansible-playbook: without the colours and more that molecule sets."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MOLECULE_"))}
+
+
 def machine(name: str) -> Host:
     """A machine by ssh, with the testbed's own keys."""
     return testinfra.get_host(f"ssh://{name}", ssh_config=str(STATE / "ssh_config"))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from handles import NAME, PROJECT, STATE, machine
+from handles import NAME, PROJECT, STATE, as_operator, machine
 
 MACHINES = ["slurm", "kube", "planner"]
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -86,7 +86,7 @@ def test_all_machines_killed_come_back_with_the_next_run(caesar_vote: Command, f
     run = subprocess.run(
         [PROJECT / ".venv/bin/ansible-playbook", "site.yml", "-e", f"testbed_name={NAME}"],
         cwd=PROJECT,
-        env=None,
+        env=as_operator(),
         capture_output=True,
         text=True,
         check=False,

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from handles import INVENTORY, NAME, PHYSICAL, PLATFORMS, PROJECT, STATE, of_group
+from handles import INVENTORY, NAME, PHYSICAL, PLATFORMS, PROJECT, STATE, as_operator, of_group
 from test_planners import request
 from testinfra.host import Host
 
@@ -41,6 +41,7 @@ def playbook(name: str, *arguments: str) -> Play:
     return subprocess.run(
         [PROJECT / ".venv/bin/ansible-playbook", name, "-i", INVENTORY, "-e", f"testbed_name={NAME}", *arguments],
         cwd=PROJECT,
+        env=as_operator(),
         capture_output=True,
         text=True,
         check=False,
