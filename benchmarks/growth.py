@@ -119,9 +119,9 @@ def main() -> int:
             ):
                 if many <= few:
                     continue
-                testbed.run(few, *QUOTAS)
+                testbed.run(few, *stage)
                 one, quiet = testbed.measure(what, few, arguments.runs, stage)
-                seconds, _ = testbed.run(many, *QUOTAS)
+                seconds, _ = testbed.run(many, *stage)
                 print(f"{what:<8} {many:>4} platforms  the first time {seconds:.1f} s", flush=True)
                 other, silent = testbed.measure(what, many, arguments.runs, stage)
                 ratios.append((what, other / one, most))
