@@ -37,7 +37,9 @@ def records(caesar_vote: Command) -> dict[str, Any]:
     associations = machine("slurm").check_output("sacctmgr -nP show assoc format=account,user,grptres,maxtres,maxwall")
     ballots = json.loads(caesar_vote("ballots", "--json", "--limit", "1000").stdout)
     # A job that has not ended yet may do so meanwhile: accounting hears of an end a second or two later.
-    ended_jobs = {row for row in accounted.splitlines() if not row.endswith(("|RUNNING", "|PENDING", "|COMPLETING"))}
+    # A slurmctld that starts again tells of the ends of the last five minutes once more, without who cancelled (22.05).
+    rows = {row.partition(" by ")[0] for row in accounted.splitlines()}
+    ended_jobs = {row for row in rows if not row.endswith(("|RUNNING", "|PENDING", "|COMPLETING"))}
     return {"accounted": ended_jobs, "associations": associations, "ballots": ballots}
 
 
