@@ -138,6 +138,11 @@ class TestLists:
             read_page([("phases", "OFFERED")], ("phase", "limit"))
 
 
+def killed(*_: object, **__: object) -> None:
+    """Stand in for a step that the planner does not live to take."""
+    raise RuntimeError("killed")
+
+
 class TestKeys:
     @pytest.mark.parametrize("path", ["/requests", "/direct"])
     async def test_the_same_again_gives_the_same(self, tmp_path: Path, path: str) -> None:
@@ -207,9 +212,6 @@ class TestKeys:
             assert (again["meta"]["uuid"], again["phase"]) == (first["meta"]["uuid"], "PREPARING")
 
     async def test_killed_after_the_key_was_taken(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def killed(*_: object, **__: object) -> None:
-            raise RuntimeError("killed")
-
         async with FakePlanner(tmp_path) as planner:
             monkeypatch.setattr(planner.service.ledger, "reserve_all", killed)
             reply = await planner.client.post("/requests", json=request_of(), headers={KEY: "one"})
@@ -219,9 +221,6 @@ class TestKeys:
             assert reply.json()["result"] == "YES"
 
     async def test_killed_between_offer_and_acceptance(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def killed(*_: object, **__: object) -> None:
-            raise RuntimeError("killed")
-
         async with FakePlanner(tmp_path) as planner:
             monkeypatch.setattr(planner.service.ledger, "accept", killed)
             reply = await planner.client.post("/direct", json=request_of(), headers={KEY: "one"})

@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -30,20 +31,21 @@ def _amount(text: str) -> dict[str, int]:
     return {"min": low, "max": int(match[3])} if match[3] else {"min": low}
 
 
-def _duration(text: str) -> str:
-    try:
-        parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} {error}") from None
-    return text
+def _checked(parse: Callable[[str], object]) -> Callable[[str], str]:
+    """Make a type that keeps a text as it is, where it can be parsed."""
+
+    def check(text: str) -> str:
+        try:
+            parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} {error}") from None
+        return text
+
+    return check
 
 
-def _interval(text: str) -> str:
-    try:
-        parse_interval(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} {error}") from None
-    return text
+_duration = _checked(parse_duration)
+_interval = _checked(parse_interval)
 
 
 def _limit(text: str) -> float:
