@@ -1,5 +1,23 @@
 """What all tests share."""
 
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
 # Before any test file: pytest names them after their folders, and `planner_app/tests` would otherwise make
 # the project's folder, which is no package, pass for the package in it.
 import planner_app  # noqa: F401
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Append what failed to the file that CAESAR_FAILURES names: what a scenario prints afterwards buries it."""
+    if not (failures := os.environ.get("CAESAR_FAILURES")):
+        return
+    with Path(failures).open("a", encoding="utf-8") as out:
+        for report in [*terminalreporter.getreports("failed"), *terminalreporter.getreports("error")]:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            first = str(crash.message if crash else report.longrepr).strip().partition("\n")[0]
+            out.write(f"{report.nodeid} ({report.when}): {first[:400]}\n")
