@@ -246,10 +246,10 @@ def test_waiting_for_jobs_of_accounts_that_go(module: Any) -> None:
             module(A, B),
             shell(JOB.format("b", 2)),
             module(A, drain="wait", drain_timeout=60),
-            # Accounting hears of an end a second or two later.
+            # Accounting hears of a start and of an end seconds later, where the controller is busy.
             shell(
-                "for i in $(seq 60); do sacct -XnP -S now-1hour -o jobid,state -A batch-b | tee /run/batch/sacct "
-                "| grep -q RUNNING || break; sleep 0.5; done; cat /run/batch/sacct"
+                "for i in $(seq 60); do sacct -XnP -S now-1hour -o jobid,state -j {{ result_1.stdout }} "
+                "| tee /run/batch/sacct | grep -q COMPLETED && break; sleep 0.5; done; cat /run/batch/sacct"
             ),
         ],
     )
