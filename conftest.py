@@ -12,9 +12,10 @@ import pytest
 import planner_app  # noqa: F401
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Append what failed to the file that CAESAR_FAILURES names: what a scenario prints afterwards buries it."""
-    if not (failures := os.environ.get("CAESAR_FAILURES")):
+    failures = os.environ.get("CAESAR_FAILURES")
+    if not failures or hasattr(config, "workerinput"):  # xdist's workers report to the one that started them
         return
     with Path(failures).open("a", encoding="utf-8") as out:
         for report in [*terminalreporter.getreports("failed"), *terminalreporter.getreports("error")]:
