@@ -145,6 +145,11 @@ def test_a_platform_in_use_cannot_leave_and_nothing_is_half_done(
         assert run.returncode != 0
         assert job in run.stdout
         assert SLURM["name"] in run.stdout
+    # One cluster that says no is enough, also where what runs would be cancelled.
+    capped = site(PLATFORMS, "-e", "drain=cancel", "-e", "kubernetes_namespaces_max_deletions=0")
+    assert capped.returncode != 0
+    assert KUBERNETES["name"] in capped.stdout
+    assert slurm.check_output(f"squeue -h -j {job} -o %T").strip() in ("PENDING", "RUNNING")
     # Neither the one that is in use has lost anything, nor the one that could have gone.
     assert slurm.check_output("sacctmgr -nP show assoc") == accounts
     for name in NEW:
