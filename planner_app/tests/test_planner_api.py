@@ -365,6 +365,11 @@ async def test_capabilities(tmp_path: Path) -> None:
         assert document["in_use"] == {"cores": 1, "memory_gib": 2, "disc_gb": 3, "jobs": 1}
         assert document["reserved"] == {"cores": 4, "memory_gib": 4, "disc_gb": 0, "jobs": 1}
         assert document["free"] == {"cores": 3, "memory_gib": 26, "disc_gb": 247, "jobs": 2}
+        now, *later = document["ahead"]
+        assert now == {"from": "2026-11-24T09:00:00Z", "cores": 5, "memory_gib": 6, "disc_gb": 3, "jobs": 2}
+        # In the end the job must have ended, and the offer too, were it accepted.
+        assert later[-1] | {"from": ""} == {"from": "", "cores": 0, "memory_gib": 0, "disc_gb": 0, "jobs": 0}
+        assert sorted(step["from"] for step in document["ahead"]) == [step["from"] for step in document["ahead"]]
         planner.platform.down = "away"
         planner.clock.forward(10)
         document = (await planner.client.get("/capabilities")).json()

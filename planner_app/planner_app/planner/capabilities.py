@@ -1,5 +1,6 @@
 """What a planner tells of itself: what it takes, allows and charges, and how much of it is free now."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
@@ -10,7 +11,7 @@ from planner_app.execution_broker.times import format_duration, format_instant
 from planner_app.planner.config import PlannerConfig
 from planner_app.planner.demand import MOUNT_POINTS
 from planner_app.planner.documents import Document
-from planner_app.planner.quoting import Amount, Reservation, holds_of
+from planner_app.planner.quoting import Amount, Hold, Reservation, holds_of
 from planner_app.platforms.images import ImageTable
 from planner_app.platforms.protocol import Snapshot
 
@@ -24,6 +25,9 @@ KINDS = (
     kinds.SIMPLE_COST,
     kinds.SIMPLE_METRIC,
 )
+
+MOST_STEPS = 200
+"""Of what is told of the time ahead."""
 
 
 def capabilities(config: PlannerConfig, images: ImageTable, client: str, now: datetime) -> Document:
@@ -69,7 +73,8 @@ def use(config: PlannerConfig, snapshot: Snapshot, reservations: Iterable[Reserv
         if not job.state.ended:
             used += Amount(job.cores, job.memory_gib, job.disc_gb, 1)
     held = Amount()
-    for hold in holds_of(reservations, snapshot, now):
+    holds = holds_of(reservations, snapshot, now)
+    for hold in holds:
         # What an offer for now keeps begins this moment.
         if hold.start <= now and (hold.end is None or hold.end > now):
             held += hold.amount
@@ -79,4 +84,25 @@ def use(config: PlannerConfig, snapshot: Snapshot, reservations: Iterable[Reserv
         "in_use": asdict(used),
         "reserved": asdict((held - used).most(nothing)),
         "free": asdict((quota - held.most(used)).most(nothing)),
+        "ahead": ahead(holds, now),
     }
+
+
+def ahead(holds: Iterable[Hold], now: datetime) -> list[Document]:
+    """Say what is not free from when on, by whatever and whomever it is held; each entry holds until the next.
+
+    The first begins now; where there are more than MOST_STEPS the far end is left out.
+    """
+    changes: defaultdict[datetime, Amount] = defaultdict(Amount)
+    changes[now] = Amount()
+    for hold in holds:
+        if hold.end is not None and hold.end <= now:
+            continue
+        changes[max(hold.start, now)] += hold.amount
+        if hold.end is not None:
+            changes[hold.end] -= hold.amount
+    taken, steps = Amount(), []
+    for time in sorted(changes)[:MOST_STEPS]:
+        taken += changes[time]
+        steps.append({"from": format_instant(time), **asdict(taken)})
+    return steps

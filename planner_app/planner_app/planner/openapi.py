@@ -83,6 +83,11 @@ _OWN: dict[str, Schema] = {
             "in_use": {**_AMOUNT, "description": "By jobs that are there now, whoever runs them"},
             "reserved": {**_AMOUNT, "description": "For offers and sessions that have no job yet"},
             "free": {**_AMOUNT, "description": "Now, for a job of any length"},
+            "ahead": {
+                "type": "array",
+                "items": _object({"from": _TEXT, **dict.fromkeys(("cores", "memory_gib", "disc_gb", "jobs"), _WHOLE)}),
+                "description": "What is not free from when on, each until the next: jobs, sessions and offers",
+            },
         },
     ),
 }
