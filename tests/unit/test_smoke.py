@@ -21,7 +21,7 @@ def load(path: Path) -> Any:
 
 
 smoke = load(ROOT / "roles/smoke/filter_plugins/smoke.py")
-job_images = load(ROOT / "roles/job_images/filter_plugins/job_images.py")
+file_keys = load(ROOT / "roles/common/filter_plugins/file_keys.py")
 
 
 def test_another_image_or_platform_is_another_deployment() -> None:
@@ -55,9 +55,17 @@ def test_the_ballot_in_few_words() -> None:
     assert (result["sources"], result["components"], result["image"]) == (2, 3, "a.fits")
 
 
-def test_the_image_has_another_key_when_something_of_it_changes() -> None:
-    role = str(ROOT / "roles/job_images")
-    key = job_images.image_key(role, "bookworm", "python3")
-    assert key == job_images.image_key(role, "bookworm", "python3")
-    assert key != job_images.image_key(role, "bookworm", "python3,git")
+def test_an_image_has_another_key_when_something_of_it_changes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/b").write_text("2")
+    paths = [str(tmp_path / "a"), str(tmp_path / "d")]
+    key = file_keys.files_key(paths, "bookworm", "python3")
+    assert key == file_keys.files_key(paths, "bookworm", "python3")
+    assert key != file_keys.files_key(paths, "bookworm", "python3,git")
     assert len(key) == 12
+    (tmp_path / "d/__pycache__").mkdir()
+    (tmp_path / "d/__pycache__/b.pyc").write_text("3")
+    assert key == file_keys.files_key(paths, "bookworm", "python3")
+    (tmp_path / "d/b").write_text("4")
+    assert key != file_keys.files_key(paths, "bookworm", "python3")
