@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
+import time
 from importlib import util
 from pathlib import Path
 from types import SimpleNamespace
@@ -129,3 +132,19 @@ def test_a_catalogue_says_the_same_as_json_and_as_text(tmp_path: Path) -> None:
         ["S2", "2", "1.5", "-", "-"],
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["catalog-a.b.dat", "catalog-a.b.json"]
+
+
+def test_sigterm_ends_it_while_it_writes_to_somebody_who_does_not_read() -> None:
+    write = (
+        "import aegean_job, signal\nsignal.signal(signal.SIGTERM, aegean_job.ended)\nwhile True: aegean_job.say('x')"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", write], cwd=PROGRAM.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        state = Path(f"/proc/{process.pid}/wchan")
+        limit = time.monotonic() + 5  # where the kernel does not tell, it has filled the pipe by then
+        while "pipe_w" not in state.read_text() and time.monotonic() < limit:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 143

@@ -18,6 +18,7 @@ last ten years: one thread, one stripe, one kind of vector instructions, no rand
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -541,7 +542,11 @@ def settle(environment: dict[str, str]) -> None:
 
 def ended(number: int, frame: FrameType | None) -> None:
     """End at once on SIGTERM, also as the first process of a container, for which the kernel would ignore it."""
-    say("ended by SIGTERM")
+    # Not by say(): the signal may have come while that writes, and stdout's buffer is not reentrant. Nor may a reader
+    # who does not read keep it from ending.
+    with contextlib.suppress(OSError):
+        os.set_blocking(1, False)
+        os.write(1, f"[{time.monotonic() - STARTED:6.1f} s] ended by SIGTERM\n".encode())
     os._exit(128 + number)
 
 
