@@ -18,6 +18,7 @@ from testinfra.host import Host
 
 NAMES = [platform["name"] for platform in PLATFORMS]
 KIND = {platform["name"]: PHYSICAL[platform["physical_platform"]]["kind"] for platform in PLATFORMS}
+UID = {platform["name"]: platform["uid"] for platform in PLATFORMS}
 ACCOUNTS = [name for name in NAMES if KIND[name] == "slurm"]
 NAMESPACES = [name for name in NAMES if KIND[name] == "kubernetes"]
 ONE_OF_EACH = [ACCOUNTS[-1], NAMESPACES[-1]]
@@ -69,19 +70,23 @@ def test_a_planners_user_touches_no_other_accounts_job(planner: Host) -> None:
         planner.run(f"scancel {job}")
 
 
-@pytest.mark.parametrize("name", NAMESPACES)
-def test_a_planners_token_is_good_for_its_own_jobs_alone(planner: Host, name: str) -> None:
-    credentials = json.loads(planner.check_output(f"cat /etc/caesar-planner/{name}.kubernetes.json"))
-    api = httpx.Client(
+def api_of(credentials: Document) -> httpx.Client:
+    """The API server, with a planner's own rights."""
+    return httpx.Client(
         base_url=credentials["server"],
         headers={"Authorization": f"Bearer {credentials['token']}"},
         verify=ssl.create_default_context(cadata=credentials["ca"]),
         trust_env=False,
         timeout=30,
     )
+
+
+@pytest.mark.parametrize("name", NAMESPACES)
+def test_a_planners_token_is_good_for_its_own_jobs_alone(planner: Host, name: str) -> None:
+    credentials = json.loads(planner.check_output(f"cat /etc/caesar-planner/{name}.kubernetes.json"))
     own, other = f"/api/v1/namespaces/{name}", f"/api/v1/namespaces/{next(n for n in NAMESPACES if n != name)}"
     batch, apps = other.replace("/api/v1", "/apis/batch/v1"), own.replace("/api/v1", "/apis/apps/v1")
-    with api:
+    with api_of(credentials) as api:
         assert api.get(f"{own}/pods").status_code == 200
         pod = {"metadata": {"name": "x"}, "spec": {"containers": [{"name": "x", "image": "x"}]}}
         forbidden = [
@@ -106,6 +111,39 @@ def test_a_planners_token_is_good_for_its_own_jobs_alone(planner: Host, name: st
             headers = {"Content-Type": "application/merge-patch+json"} if method == "PATCH" else {}
             reply = api.request(method, path, json=body, headers=headers)
             assert reply.status_code == 403, f"{method} {path}: {reply.status_code} {reply.text[:200]}"
+
+
+def test_a_planners_token_starts_no_pod_as_another_platforms_user(planner: Host, kube: Host) -> None:
+    mine, other = NAMESPACES[0], UID[NAMESPACES[1]]
+    credentials = json.loads(planner.check_output(f"cat /etc/caesar-planner/{mine}.kubernetes.json"))
+    container = {
+        "name": "x",
+        "image": "x",
+        "resources": {"limits": {"cpu": "1", "memory": "64Mi"}},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    user = {"runAsUser": other, "runAsGroup": other, "runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    pod = {
+        "automountServiceAccountToken": False,
+        "restartPolicy": "Never",
+        "securityContext": user,
+        "containers": [container],
+    }
+    with api_of(credentials) as api:
+        jobs = f"/apis/batch/v1/namespaces/{mine}/jobs"
+        job = {"metadata": {"name": "as-another"}, "spec": {"backoffLimit": 0, "template": {"spec": pod}}}
+        api.post(jobs, json=job).raise_for_status()
+        try:
+            look = (
+                f"for i in $(seq 50); do kubectl get events -n {mine} --field-selector involvedObject.name=as-another "
+                "-o jsonpath='{.items[*].message}' | grep . && exit; sleep 0.2; done"
+            )
+            said = kube.check_output(f"export KUBECONFIG=/etc/kubernetes/admin.conf; {look}")
+            assert f"runAsUser and runAsGroup must be {UID[mine]} here" in said
+            pods = api.get(f"/api/v1/namespaces/{mine}/pods", params={"labelSelector": "job-name=as-another"})
+            assert pods.json()["items"] == []
+        finally:
+            api.delete(f"{jobs}/as-another", params={"propagationPolicy": "Background"})
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)

@@ -27,6 +27,12 @@ KINDS: dict[str, tuple[str, str, bool]] = {
     "PersistentVolume": ("v1", "persistentvolumes", False),
     "ClusterRole": ("rbac.authorization.k8s.io/v1", "clusterroles", False),
     "ClusterRoleBinding": ("rbac.authorization.k8s.io/v1", "clusterrolebindings", False),
+    "ValidatingAdmissionPolicy": ("admissionregistration.k8s.io/v1", "validatingadmissionpolicies", False),
+    "ValidatingAdmissionPolicyBinding": (
+        "admissionregistration.k8s.io/v1",
+        "validatingadmissionpolicybindings",
+        False,
+    ),
     "PriorityClass": ("scheduling.k8s.io/v1", "priorityclasses", False),
     "NetworkPolicy": ("networking.k8s.io/v1", "networkpolicies", True),
     "LimitRange": ("v1", "limitranges", True),
