@@ -11,6 +11,7 @@ from ansible.module_utils.object_sets import (
     KINDS,
     MANAGER,
     difference,
+    kept,
     key_of,
     labels,
     ours,
@@ -18,6 +19,7 @@ from ansible.module_utils.object_sets import (
     path_of,
     pod_troubles,
     same,
+    spent,
     waits_for,
     warnings,
 )
@@ -305,3 +307,22 @@ def test_the_last_warnings_of_a_workload_and_of_what_it_made() -> None:
         event("web", "fine", "5", "Normal"),
     ]
     assert warnings(events, "web") == ["R: new", "R: old"]
+
+
+def test_a_volume_keeps_the_claim_that_it_is_bound_to() -> None:
+    wanted = one("""
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: disc}
+spec: {capacity: {storage: 5Gi}, claimRef: {kind: PersistentVolumeClaim, namespace: here, name: data}}
+""")
+    bound = copy.deepcopy(wanted)
+    bound["spec"]["claimRef"]["uid"] = "7"
+    assert kept(bound, wanted)["spec"]["claimRef"]["uid"] == "7"
+    assert "uid" not in wanted["spec"]["claimRef"]
+    # One that is another's is not kept.
+    bound["spec"]["claimRef"]["name"] = "other"
+    assert kept(bound, wanted) == wanted
+    assert not spent(bound | {"status": {"phase": "Bound"}})
+    assert spent(bound | {"status": {"phase": "Released"}})
+    assert not spent(one(DEPLOYMENT) | {"status": {"phase": "Released"}})

@@ -12,6 +12,7 @@ description:
   - All objects get the labels C(app.kubernetes.io/managed-by=caesar-testbed-services) and
     C(app.kubernetes.io/instance). One that exists without them is somebody else's and is an error.
   - A field that an earlier manifest had and this one has not is removed; what others have added stays.
+  - A PersistentVolume whose claim is gone is made anew; what is on it stays where its policy is Retain.
 options:
   kubeconfig:
     description: How the cluster is reached.
@@ -84,6 +85,7 @@ from ansible.module_utils.object_sets import (
     Object,
     called,
     difference,
+    kept,
     key_of,
     ours,
     parse,
@@ -91,12 +93,15 @@ from ansible.module_utils.object_sets import (
     plain,
     pod_troubles,
     same,
+    spent,
     waits_for,
     warnings,
 )
 
 #: So long a pod may lack its image or its secret before that counts as final.
 HOPELESS_SECONDS = 20.0
+#: An object that is made anew holds nothing any more.
+DELETION_SECONDS = 60.0
 
 
 def read(api: Api, key: Key) -> Object | None:
@@ -139,15 +144,40 @@ def make(
     for item in wanted:
         key = key_of(item)
         found = current[key]
+        if found is not None and spent(found):
+            steps.append(f"replace {called(key)}")
+            differences.append(difference(found, item))
+            if not check:
+                delete(api, [key], DELETION_SECONDS)
+                apply(api, item, False)
+            continue
         if found is not None and same(found, item):
             continue
         # Nothing can be tried in a namespace that is not there.
-        after = item if check and key[1] in unmade else apply(api, item, check) | {"kind": key[0]}
+        said = kept(found, item) if found else item
+        after = item if check and key[1] in unmade else apply(api, said, check) | {"kind": key[0]}
         if found is not None and plain(after) == plain(found):
             continue  # the server writes the same in another way
         steps.append(f"{'create' if found is None else 'update'} {called(key)}")
         differences.append(difference(found, after))
     return steps, differences
+
+
+def delete(api: Api, keys: Sequence[Key], seconds: float) -> None:
+    """Delete objects and wait until they are gone; raises ApiError where one stays."""
+    for key in keys:
+        try:
+            api.request("DELETE", path_of(*key), query={"propagationPolicy": "Foreground"})
+        except ApiError as error:
+            if error.status != 404:
+                raise
+    deadline = time.monotonic() + seconds
+    for key in keys:
+        while (left := read(api, key)) is not None:
+            if time.monotonic() > deadline:
+                told = [str(entry.get("message")) for entry in (left.get("status") or {}).get("conditions") or []]
+                raise ApiError(0, f"{called(key)} is still there {seconds:.0f} s after its deletion: {'; '.join(told)}")
+            time.sleep(0.3)  # a watch would cost a connection for each
 
 
 def remove(
@@ -156,24 +186,12 @@ def remove(
     """Delete what is there, the last first, and wait until it is gone; the steps and the diff."""
     there = [(key, item) for key, item in reversed(current.items()) if item is not None]
     going = {key[2] for key, _ in there if key[0] == "Namespace"}
-    # What is in a namespace goes with it.
+    # What is in a namespace goes with it; a volume goes when its claim does not hold it any more.
     alone = [(key, item) for key, item in there if key[1] not in going]
+    alone.sort(key=lambda pair: pair[0][0] == "PersistentVolume")
     if not check:
-        for key, _ in alone:
-            try:
-                api.request("DELETE", path_of(*key), query={"propagationPolicy": "Foreground"})
-            except ApiError as error:
-                if error.status != 404:
-                    raise
-        deadline = time.monotonic() + seconds
-        for key, _ in alone:
-            while (left := read(api, key)) is not None:
-                if time.monotonic() > deadline:
-                    told = [str(entry.get("message")) for entry in (left.get("status") or {}).get("conditions") or []]
-                    raise ApiError(
-                        0, f"{called(key)} is still there {seconds:.0f} s after its deletion: {'; '.join(told)}"
-                    )
-                time.sleep(0.3)  # a watch would cost a connection for each
+        for volumes in (False, True):
+            delete(api, [key for key, _ in alone if (key[0] == "PersistentVolume") == volumes], seconds)
     return [f"delete {called(key)}" for key, _ in alone], [difference(item, None) for _, item in alone]
 
 
@@ -194,7 +212,7 @@ def explain(api: Api, item: Object) -> tuple[str, bool]:
                 )
             except ApiError:
                 continue  # it has none, or may not be read
-            if lines.get("message"):
+            if lines.get("message") and "unable to retrieve" not in lines["message"]:
                 told.append(f"its last lines: {lines['message']}")
                 break
     told += warnings(api.list_all(f"/api/v1/namespaces/{namespace}/events"), name)

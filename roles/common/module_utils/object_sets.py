@@ -176,7 +176,7 @@ def _covers(found: Any, wanted: Any, field: str = "", quantities: bool = False) 
         )
     if quantities and found is not None and not isinstance(found, Mapping | list):
         try:
-            return quantity(found) == quantity(wanted)
+            return bool(quantity(found) == quantity(wanted))
         except ValueError:
             return bool(found == wanted)
     return bool(found == wanted) and isinstance(found, bool) == isinstance(wanted, bool)
@@ -210,6 +210,23 @@ def _more_than(fields: Mapping[str, Any], wanted: Any) -> bool:
         elif form == "v" and json.loads(name) not in (wanted or []):
             return True
     return False
+
+
+def spent(found: Mapping[str, Any]) -> bool:
+    """Whether an object must be made anew: a volume whose claim was deleted is never bound again."""
+    return found["kind"] == "PersistentVolume" and (found.get("status") or {}).get("phase") in ("Released", "Failed")
+
+
+def kept(found: Mapping[str, Any], wanted: Object) -> Object:
+    """`wanted` with what the cluster has written into a field that is ours.
+
+    It writes the claim's uid into a volume's claimRef, which is applied as a whole: without it the claim would be Lost.
+    """
+    claim = (wanted.get("spec") or {}).get("claimRef")
+    theirs = (found.get("spec") or {}).get("claimRef")
+    if wanted["kind"] != "PersistentVolume" or not claim or not _covers(theirs, claim):
+        return wanted
+    return wanted | {"spec": wanted["spec"] | {"claimRef": theirs}}
 
 
 def plain(item: Mapping[str, Any]) -> Object:
