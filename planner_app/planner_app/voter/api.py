@@ -12,6 +12,7 @@ Starlette without FastAPI on top, which would cost a sixth of the memory that th
 | POST /ballots/ID | `{"phase": "CANCELLED"}` |
 | GET /ballots/ID/stdout, /outputs, /outputs/NAME | from the winner's planner |
 | GET /platforms | what each planner has, may and uses |
+| POST /logins | a link to the pages that works once: `url`, `seconds` |
 | GET /health | without a token |
 | GET /metrics | for Prometheus |
 """
@@ -37,6 +38,8 @@ from planner_app.execution_broker.times import Interval, parse_interval
 from planner_app.voter.ballots import Ballots, State
 from planner_app.voter.config import Amount, Duration, Name, User, VoterConfig
 from planner_app.voter.facade import Facade
+from planner_app.voter.pages.gate import LOGIN, Pages
+from planner_app.voter.pages.logins import LINK_SECONDS
 from planner_app.voter.planners import NoReply, Planners
 from planner_app.voter.policy import Policy
 from planner_app.voter.requests import Wish
@@ -115,13 +118,17 @@ def _trace_of(header: str) -> str | None:
 
 
 class _TokenRequired:
-    """Lets nobody pass without the token of a known client; knows its name afterwards."""
+    """Lets nobody pass without the token of a known client; knows its name afterwards. Browsers go to the pages."""
 
-    def __init__(self, app: ASGIApp, clients: dict[str, str]) -> None:
+    def __init__(self, app: ASGIApp, clients: dict[str, str], pages: Pages) -> None:
         self._app = app
         self._clients = clients
+        self._pages = pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._pages.serve(scope):
+            await self._pages(scope, receive, send)
+            return
         # Slurm's calls have tokens of their own.
         if scope["type"] == "http" and scope["path"] != "/health" and not scope["path"].startswith(PREFIX + "/"):
             header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
@@ -162,6 +169,7 @@ def create_app(
 ) -> ASGIApp:
     """Make the application; the voter starts and stops with it. `slurm_key` signs the tokens of Slurm's calls."""
     voter = Voter(config, planners, ballots)
+    pages = Pages(voter)
     facade = Facade(config, config.slurmrestd, voter) if config.slurmrestd is not None and slurm_key else None
 
     async def find(request: Request) -> dict[str, Any]:
@@ -311,6 +319,10 @@ def create_app(
         rows = [{"cost": each.cost, "left": each.left, "budget": each.budget} for each in left]
         return JSONResponse({"user": user, "budgets": rows})
 
+    async def login(request: Request) -> Response:
+        code = pages.logins.invite(request.scope["client_name"])
+        return JSONResponse({"url": f"{config.url}{LOGIN}{code}", "seconds": LINK_SECONDS}, 201)
+
     async def platforms(_request: Request) -> Response:
         return JSONResponse({"platforms": await voter.platforms()})
 
@@ -339,6 +351,7 @@ def create_app(
         ("GET", "/ballots/{ballot}/outputs/{name:path}", output),
         ("GET", "/platforms", platforms),
         ("GET", "/budgets", budgets),
+        ("POST", "/logins", login),
     ]
     slurm: list[Route] = []
     if facade is not None and config.slurmrestd is not None:
@@ -348,4 +361,4 @@ def create_app(
         exception_handlers={Problem: _on_problem},
         lifespan=lifespan,
     )
-    return _TokenRequired(app, clients)
+    return _TokenRequired(app, clients, pages)

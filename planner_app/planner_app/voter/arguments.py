@@ -116,6 +116,7 @@ def make_parser() -> argparse.ArgumentParser:
         if verb in ("follow", "outputs"):
             sub.add_argument("--outdir", type=Path, help="where the outputs go (default: ./BALLOT)")
     verbs.add_parser("platforms", parents=[common], help="what each platform has and has free")
+    verbs.add_parser("page", parents=[common], help="a link to the voter's web page: platforms, ballots, jobs")
     return parser
 
 

@@ -208,7 +208,7 @@ class Ballots:
 
         def work(connection: Connection) -> dict[str, Any] | None:
             row = connection.execute(select(_ballots).where(_ballots.c.id == ballot)).first()
-            return None if row is None else _document(row._mapping)
+            return None if row is None else read_row(row._mapping)
 
         return await self._do(work)
 
@@ -220,7 +220,7 @@ class Ballots:
             rows = connection.execute(
                 select(_ballots).where(_ballots.c.state.in_(open_states)).order_by(_ballots.c.created)
             )
-            return [_document(row._mapping) for row in rows]
+            return [read_row(row._mapping) for row in rows]
 
         return await self._do(work)
 
@@ -229,7 +229,7 @@ class Ballots:
 
         def work(connection: Connection) -> list[dict[str, Any]]:
             rows = connection.execute(select(_ballots).order_by(_ballots.c.created.desc(), _ballots.c.id).limit(count))
-            return [_document(row._mapping) for row in rows]
+            return [read_row(row._mapping) for row in rows]
 
         return await self._do(work)
 
@@ -324,7 +324,8 @@ def _free(connection: Connection, ballot: str) -> None:
     )
 
 
-def _document(row: Mapping[Any, Any]) -> dict[str, Any]:
+def read_row(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Make of a row of the ballots' table what `Ballots.get` gives."""
     document: dict[str, Any] = json.loads(row["document"])
     winner = None
     if row["planner"] is not None:

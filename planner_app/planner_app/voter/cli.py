@@ -147,6 +147,16 @@ class Command:
             show.platforms(self.out, found["platforms"])
         return DONE
 
+    def page(self, _arguments: argparse.Namespace) -> int:
+        """Give a link to the voter's pages."""
+        link = self.voter.call("POST", "/logins")
+        if self.as_json:
+            self.result(link)
+        else:
+            self.out.print(escape(link["url"]), soft_wrap=True)
+            self.say(f"opens the voter's pages in one browser, once, within {link['seconds'] // 60} minutes")
+        return DONE
+
     # --- parts ---
 
     def find(self, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -3,6 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+_VERDICTS = {
+    "OFFERS": "unfit",
+    "NO": "no",
+    "REFUSED": "refused",
+    "TIMEOUT": "no answer",
+    "UNREACHABLE": "down",
+    "ERROR": "error",
+    "NONSENSE": "nonsense",
+}
 _FAULTS = frozenset({"REFUSED", "TIMEOUT", "UNREACHABLE", "ERROR", "NONSENSE"})
 
 
@@ -51,3 +60,12 @@ def explain(ballot: Mapping[str, Any]) -> dict[str, Any]:
         "timings": ballot["timings"],
         "history": ballot["history"],
     }
+
+
+def verdict_of(candidate: Mapping[str, Any], accepted: bool) -> str:
+    """Say in one word what became of a candidate; without acceptance the winner is the best, not the chosen."""
+    if candidate["chosen"]:
+        return "chosen" if accepted else "best"
+    if candidate["rank"] is None:
+        return _VERDICTS.get(candidate["verdict"], "?")
+    return "lost" if candidate["rank"] == 1 else "can"

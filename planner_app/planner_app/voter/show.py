@@ -9,20 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from planner_app.execution_broker.times import parse_duration, parse_instant
+from planner_app.voter.explain import verdict_of
 from planner_app.voter.policy import METRICS, TIMES
 from planner_app.voter.text import amount_of_time, one_line
 
 NARROW = 110
 """Columns below which reasons go under the table instead of into it."""
-_VERDICTS = {
-    "OFFERS": "unfit",
-    "NO": "no",
-    "REFUSED": "refused",
-    "TIMEOUT": "no answer",
-    "UNREACHABLE": "down",
-    "ERROR": "error",
-    "NONSENSE": "nonsense",
-}
 _STYLES = {"chosen": "bold green", "best": "bold green", "can": "", "no": "yellow", "lost": "yellow"}
 
 
@@ -45,15 +37,6 @@ def _number(value: Any) -> str:
 
 def _local(instant: str) -> datetime:
     return parse_instant(instant).astimezone()
-
-
-def verdict_of(candidate: Mapping[str, Any], accepted: bool) -> str:
-    """Say in one word what became of a candidate; without acceptance the winner is the best, not the chosen."""
-    if candidate["chosen"]:
-        return "chosen" if accepted else "best"
-    if candidate["rank"] is None:
-        return _VERDICTS.get(candidate["verdict"], "?")
-    return "lost" if candidate["rank"] == 1 else "can"
 
 
 def _start(offer: Mapping[str, Any], asked: datetime) -> str:
