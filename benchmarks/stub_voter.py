@@ -30,15 +30,27 @@ class Stubs:
     directory: Path
     voter: int
     """Process id of the voter."""
+    stub: int
+    """Process id of the planners."""
 
     def slowest_ms(self) -> float:
         """Tell how long the slowest planner took since it was last asked."""
         return float(httpx.get(self.planners + "/slowest", trust_env=False).json()["slowest_ms"])
 
+    def cpu_ms(self) -> tuple[float, float]:
+        """Tell what the voter and the planners have computed so far."""
+        return _cpu_ms(self.voter), _cpu_ms(self.stub)
+
     def memory_mb(self) -> float:
         """Tell what the voter has resident."""
         status = Path(f"/proc/{self.voter}/status").read_text()
         return next(int(line.split()[1]) / 1000 for line in status.splitlines() if line.startswith("VmRSS:"))
+
+
+def _cpu_ms(process: int) -> float:
+    # In nanoseconds, where /proc/PID/stat has hundredths of a second.
+    threads = Path(f"/proc/{process}/task").iterdir()
+    return sum(int((each / "schedstat").read_text().split()[0]) for each in threads) / 1e6
 
 
 @contextmanager
@@ -64,7 +76,7 @@ def stubs(count: int, answer_ms: float = 20, hang: int = 0, run_ms: float = 200,
             try:
                 url = f"http://127.0.0.1:{port}"
                 _wait(url)
-                yield Stubs(url, f"http://127.0.0.1:{ports[0]}", directory, voter.pid)
+                yield Stubs(url, f"http://127.0.0.1:{ports[0]}", directory, voter.pid, served.pid)
             finally:
                 voter.kill()
                 served.kill()

@@ -5,7 +5,9 @@
 
 A real voter asks planners of one other process, over loopback. `vote` is from the question to the choice, with
 everything read and checked, as the voter measures it; accepting takes one more answer of the winner. `slowest` is
-what the slowest planner took by its own clock, from reading the request to writing its answer.
+what the slowest planner took by its own clock, from reading the request to writing its answer. What both computed
+is told beside it, the record of the ballot and the rejecting of the offers included as far as they lie before the
+client's answer: the planners of one process share the two cores with the voter.
 """
 
 import argparse
@@ -26,6 +28,7 @@ class Measured:
 
     votes: list[float]
     slowest: list[float]
+    cpu: list[tuple[float, float]]
     memory_mb: float
 
     def __str__(self) -> str:
@@ -33,7 +36,8 @@ class Measured:
         return (
             f"vote p50 {statistics.median(votes):7.1f}  p95 {votes[int(0.95 * len(votes))]:7.1f}  "
             f"min {votes[0]:7.1f}  max {votes[-1]:7.1f} ms; slowest planner {slowest:5.1f} ms; "
-            f"voter {self.memory_mb:.0f} MB"
+            f"computing a vote, all of it: voter {statistics.median(one for one, _ in self.cpu):.1f} ms, "
+            f"planners {statistics.median(other for _, other in self.cpu):.1f} ms; voter {self.memory_mb:.0f} MB"
         )
 
 
@@ -42,21 +46,23 @@ def measure(count: int, rounds: int, hang: int = 0) -> Measured:
     with stubs(
         count, ANSWER_MS, hang, deadline=f"PT{(DEADLINE_MS if hang else 20 * DEADLINE_MS) / 1000:g}S"
     ) as running:
-        votes, slowest = [], []
+        votes, slowest, cpu = [], [], []
         headers = {"Authorization": f"Bearer {TOKEN}"}
         with httpx.Client(base_url=running.url, headers=headers, timeout=60, trust_env=False) as client:
             for number in range(rounds + 3):
                 running.slowest_ms()
+                before = running.cpu_ms()
                 reply = client.post("/ballots", json={"app": "aegean", "accept": False})
                 reply.raise_for_status()
-                ballot = reply.json()
+                ballot, after = reply.json(), running.cpu_ms()
                 offers = sum(candidate["rank"] is not None for candidate in ballot["candidates"])
                 if offers != count - hang:
                     sys.exit(f"{offers} of {count - hang} planners made an offer: {ballot['message']}")
                 if number >= 3:  # connections, and what is loaded at first use
                     votes.append(ballot["timings"]["collect_ms"] + ballot["timings"]["choose_ms"])
                     slowest.append(running.slowest_ms())
-        return Measured(votes, slowest, running.memory_mb())
+                    cpu.append((after[0] - before[0], after[1] - before[1]))
+        return Measured(votes, slowest, cpu, running.memory_mb())
 
 
 def main() -> None:

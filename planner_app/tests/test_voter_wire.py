@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from planner_app.voter.wire import Origin, Unreached, Wire, WireError
+from planner_app.voter.at_once import exchange_all
+from planner_app.voter.wire import Head, Origin, Unreached, Wire, WireError, request_bytes
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -166,3 +167,75 @@ async def test_no_line_can_be_slipped_into_a_head() -> None:
     async with server(says()) as (wire, origin):
         with pytest.raises(ValueError, match="line break"):
             await wire.exchange(origin, "GET", "/x\r\nEvil: yes", {}, None, 10)
+
+
+Outcomes = dict[int, tuple[int, bytes] | str]
+
+
+async def all_of(wire: Wire, origins: list[Origin], seconds: float = 5) -> Outcomes:
+    """Ask all at once; what each was told."""
+    told: Outcomes = {}
+
+    def took(index: int, head: Head | None, body: bytes, failure: WireError | None) -> None:
+        assert index not in told, "told twice"
+        told[index] = (head.status, body) if head is not None else str(failure)
+
+    requests = [(origin, request_bytes(origin, "GET", "/x", {}, None)) for origin in origins]
+    await exchange_all(wire, requests, 1000, seconds, took)
+    return told
+
+
+async def test_many_at_once_each_is_told_its_own() -> None:
+    good = says(b"HTTP/1.1 200 OK\r\nContent-Le", b"ngth: 2\r\n\r\nab")
+    large = says(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 1001)
+    async with (
+        server(good) as (wire, one),
+        server(says(b"nonsense")) as (_, two),
+        server(large) as (_, three),
+        server(says(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab", close=True)) as (_, four),
+        server(says()) as (_, silent),
+    ):
+        async with server(says()) as (_, gone):
+            pass
+        expected: Outcomes = {0: (200, b"ab"), 4: (200, b"ab"), 1: "it is no HTTP", 2: "answered more", 3: "middle"}
+        for _ in range(3):  # the second time over the same connections
+            told = await all_of(wire, [one, two, three, four, one, silent, gone], seconds=0.3)
+            assert sorted(told) == [0, 1, 2, 3, 4, 6]
+            for index, what in expected.items():
+                assert told[index] == what or str(what) in str(told[index])
+            assert "refused" in str(told[6])
+
+
+async def test_many_at_once_is_over_with_the_last_and_at_the_latest_by_the_time_given() -> None:
+    loop = asyncio.get_running_loop()
+    async with server(says(b"HTTP/1.1 204 No\r\n\r\n")) as (wire, good), server(says()) as (_, silent):
+        began = loop.time()
+        assert await all_of(wire, [good] * 5, seconds=60) == dict.fromkeys(range(5), (204, b""))
+        assert await all_of(wire, []) == {}
+        assert await all_of(wire, [silent, good], seconds=0.2) == {1: (204, b"")}
+        assert loop.time() - began < 30
+
+
+async def test_a_connection_that_its_server_closed_meanwhile_is_told() -> None:
+    async with server(says(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", close=True)) as (wire, origin):
+        assert (await all_of(wire, [origin])) == {0: (200, b"")}
+        connection = wire.take(origin)
+        assert connection is not None
+        while not connection.closed:
+            await asyncio.sleep(0.01)
+        told: list[str] = []
+        connection.on_end = lambda: told.append(str(connection.failure))
+        connection.send(b"x", 10)
+        assert told == ["Server disconnected without sending a response"]
+
+
+async def test_what_whoever_is_told_raises_is_raised_where_all_are_waited_for() -> None:
+    async with server(says(b"HTTP/1.1 204 No\r\n\r\n")) as (wire, origin):
+
+        def took(index: int, *_: object) -> None:
+            if index == 1:
+                raise RuntimeError("one of them")
+
+        requests = [(origin, request_bytes(origin, "GET", "/x", {}, None))] * 3
+        with pytest.raises(RuntimeError, match="one of them"):
+            await exchange_all(wire, requests, 10, 5, took)

@@ -141,6 +141,8 @@ def decode(body: bytes, media: str) -> Any:
     """
     if len(body) > MAX_BYTES:
         raise MalformedBody(f"the body has {len(body)} bytes, at most {MAX_BYTES} are read")
+    if media == JSON and (plain := _plain_json(body)) is not None:
+        return plain
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -148,6 +150,20 @@ def decode(body: bytes, media: str) -> Any:
     document = _from_json(text) if media == JSON else _from_yaml(text)
     _bounded(document)
     return document
+
+
+def _plain_json(body: bytes) -> Any:
+    """Read JSON that is written as we write it, in a fraction of the time; None for any other, which may be right too.
+
+    What is written back as it came has no name twice and no number that does not fit.
+    """
+    if len(body) > MAX_VALUES or body.count(b"{") + body.count(b"[") > MAX_DEPTH or b"\\u0000" in body:
+        return None
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    return document if orjson.dumps(document) == body else None
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Asking all planners at once, and making an answer of whatever comes back."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from planner_app.execution_broker.codecs import MalformedBody
 from planner_app.execution_broker.models import Meta, OfferSet, Phase, Session, SimpleCompute, field_name
 from planner_app.voter.choose import Answer, Offer, Unusable, Verdict
 from planner_app.voter.planners import NoReply, Planner, Planners, Reply
+from planner_app.voter.quick import read_plain
 from planner_app.voter.requests import traceparent
 from planner_app.voter.text import one_line
 
@@ -36,8 +38,33 @@ async def collect(
 
     `with_load` asks each before the request how much of its platform is taken: afterwards its offers would count.
     """
-    ask = _ask_with_load if with_load else _ask
-    return tuple(await asyncio.gather(*(ask(planners, planner, request, deadline, trace) for planner in asked)))
+    asked = list(asked)
+    if with_load:
+        return tuple(
+            await asyncio.gather(*(_ask_with_load(planners, each, request, deadline, trace) for each in asked))
+        )
+    began, sent = monotonic(), datetime.now(UTC)
+    answers: dict[str, Answer] = {}
+    again: dict[str, asyncio.Task[Answer]] = {}
+
+    def took(planner: Planner, outcome: Reply | NoReply) -> None:
+        # Read as they come, while others are waited for. What needs a second call is rare, and has a task.
+        if _to_be_asked_again(outcome):
+            again[planner.name] = asyncio.create_task(
+                _go_on(planners, planner, outcome, request, deadline, trace, began, sent)
+            )
+        else:
+            answers[planner.name] = _answer_of(planner, outcome, deadline, began, sent)
+
+    try:
+        await planners.call_all(asked, "POST", "/requests", deadline, request, _headers(trace), took)
+        for name, task in again.items():
+            answers[name] = await task
+    finally:
+        for task in again.values():
+            task.cancel()
+    late = NoReply("", timeout=True)
+    return tuple(answers.get(planner.name) or _answer_of(planner, late, deadline, began, sent) for planner in asked)
 
 
 async def _ask_with_load(
@@ -72,35 +99,64 @@ def read_load(document: Any) -> float | None:
 
 async def _ask(planners: Planners, planner: Planner, request: bytes, deadline: timedelta, trace: str) -> Answer:
     """Ask one planner; what goes wrong is in the answer."""
-    began = monotonic()
-    headers = {"traceparent": traceparent(trace)} if trace else {}
+    began, sent = monotonic(), datetime.now(UTC)
+    outcome: Reply | NoReply
+    try:
+        outcome = await planners.call(planner, "POST", "/requests", deadline, request, _headers(trace))
+    except NoReply as failure:
+        outcome = failure
+    return await _go_on(planners, planner, outcome, request, deadline, trace, began, sent)
 
-    def answer(verdict: Verdict, *reasons: str) -> Answer:
-        return Answer(planner.name, verdict, reasons, elapsed=monotonic() - began)
+
+def _headers(trace: str) -> dict[str, str]:
+    return {"traceparent": traceparent(trace)} if trace else {}
+
+
+def _to_be_asked_again(outcome: Reply | NoReply) -> bool:
+    """Whether the first outcome is not the last: an idle connection that the planner closed, or a redirect."""
+    if isinstance(outcome, NoReply):
+        # A question may be asked again.
+        return outcome.cut and "without sending" in str(outcome)
+    return outcome.status in (301, 302, 303, 307, 308)
+
+
+async def _go_on(
+    planners: Planners,
+    planner: Planner,
+    outcome: Reply | NoReply,
+    request: bytes,
+    deadline: timedelta,
+    trace: str,
+    began: float,
+    sent: datetime,
+) -> Answer:
+    """Make the answer of the first outcome, and of a second call where that needs one, within the same deadline."""
 
     def left() -> timedelta:
         return max(deadline - timedelta(seconds=monotonic() - began), timedelta(0))
 
     try:
-        sent = datetime.now(UTC)
-        try:
-            reply = await planners.call(planner, "POST", "/requests", deadline, request, headers)
-        except NoReply as failure:
-            # An idle connection that the planner closed meanwhile: a question may be asked again.
-            if not failure.cut or "without sending" not in str(failure):
-                raise
-            reply = await planners.call(planner, "POST", "/requests", left(), request, headers)
-        if reply.status in (301, 302, 303, 307, 308):
-            reply = await _follow(planners, planner, reply, left())
-        received = datetime.now(UTC)
+        if isinstance(outcome, NoReply) and _to_be_asked_again(outcome):
+            outcome = await planners.call(planner, "POST", "/requests", left(), request, _headers(trace))
+        if isinstance(outcome, Reply) and _to_be_asked_again(outcome):
+            outcome = await _follow(planners, planner, outcome, left())
     except NoReply as failure:
-        if failure.timeout:
-            return answer(Verdict.TIMEOUT, f"no answer within {deadline.total_seconds():g} s")
-        return answer(Verdict.NONSENSE if failure.cut else Verdict.UNREACHABLE, str(failure))
+        outcome = failure
+    return _answer_of(planner, outcome, deadline, began, sent)
+
+
+def _answer_of(planner: Planner, outcome: Reply | NoReply, deadline: timedelta, began: float, sent: datetime) -> Answer:
+    """Make an answer of what came, or did not come, at last."""
     elapsed = monotonic() - began
-    answered = read_answer(planner, reply, sent, received, elapsed)
+    if isinstance(outcome, NoReply):
+        if outcome.timeout:
+            reason, verdict = f"no answer within {deadline.total_seconds():g} s", Verdict.TIMEOUT
+        else:
+            reason, verdict = str(outcome), Verdict.NONSENSE if outcome.cut else Verdict.UNREACHABLE
+        return Answer(planner.name, verdict, (reason,), elapsed=elapsed)
+    answered = read_answer(planner, outcome, sent, datetime.now(UTC), elapsed)
     if answered.verdict in (Verdict.NONSENSE, Verdict.ERROR):
-        return replace(answered, excerpt=one_line(reply.body[:1000].decode("utf-8", "replace")))
+        return replace(answered, excerpt=one_line(outcome.body[:1000].decode("utf-8", "replace")))
     return answered
 
 
@@ -160,15 +216,19 @@ def read_answer(planner: Planner, reply: Reply, sent: datetime, received: dateti
     good: list[Offer] = []
     bad: list[Unusable] = []
     identities = [_identity(planner, offer) for offer in offers]
-    seen = [uuid for uuid, _ in identities]
+    times = Counter(uuid for uuid, _ in identities)
+    told: set[UUID] = set()
     for index, (offer, (uuid, url)) in enumerate(zip(offers, identities, strict=True)):
         if uuid is None:
             bad.append(Unusable(f"offers[{index}].meta.uuid: missing or no uuid"))
-        elif seen.count(uuid) > 1:
-            if seen.index(uuid) == index:
-                bad.append(Unusable(f"gives the id {uuid} to {seen.count(uuid)} offers", uuid, url))
+        elif times[uuid] > 1:
+            if uuid not in told:
+                told.add(uuid)
+                bad.append(Unusable(f"gives the id {uuid} to {times[uuid]} offers", uuid, url))
+        elif (plain := read_plain(planner.name, planner.session_url(uuid), uuid, offer)) is not None:
+            good.append(plain)
         else:
-            read = _read_offer(planner, offer, uuid, index)
+            read = read_offer(planner, offer, uuid, index)
             if isinstance(read, Offer):
                 good.append(read)
             else:
@@ -185,7 +245,7 @@ def _identity(planner: Planner, offer: Any) -> tuple[UUID | None, str | None]:
     return uuid, planner.session_url(uuid)
 
 
-def _read_offer(planner: Planner, offer: Any, uuid: UUID, index: int) -> Offer | str:
+def read_offer(planner: Planner, offer: Any, uuid: UUID, index: int) -> Offer | str:
     """Read an offer, or say in one line what is wrong with it."""
     where = f"offers[{index}]"
     try:

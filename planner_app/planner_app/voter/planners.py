@@ -1,7 +1,7 @@
 """The voter's connection to the planners: one pooled client, every call bounded in time and size."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,8 +11,9 @@ from uuid import UUID
 
 from planner_app.execution_broker import kinds
 from planner_app.execution_broker.codecs import JSON, MalformedBody, decode, encode, media_type
+from planner_app.voter.at_once import exchange_all
 from planner_app.voter.text import one_line
-from planner_app.voter.wire import Origin, Streamed, Unreached, Wire, WireError
+from planner_app.voter.wire import Head, Origin, Streamed, Unreached, Wire, WireError, request_bytes
 
 MAX_BODY = 1_000_000
 
@@ -121,6 +122,36 @@ class Planners:
         except WireError as error:
             raise _no_reply(error) from None
         return Reply(head.status, head.headers, whole)
+
+    async def call_all(
+        self,
+        planners: Sequence[Planner],
+        method: str,
+        path: str,
+        timeout: timedelta,
+        body: bytes | None,
+        more_headers: Mapping[str, str],
+        took: "Callable[[Planner, Reply | NoReply], None]",
+    ) -> None:
+        """Make the same call to many planners at once.
+
+        `took` is told of each reply when it is there; who has not answered within `timeout` it is not told of.
+        """
+        more = more_headers if body is None else {"Content-Type": JSON, **more_headers}
+        requests = []
+        for planner in planners:
+            origin = self._origins[planner.name]
+            requests.append(
+                (origin, request_bytes(origin, method, path, {**self._headers[planner.name], **more}, body))
+            )
+
+        def reply(index: int, head: Head | None, whole: bytes, failure: WireError | None) -> None:
+            if head is None:
+                took(planners[index], _no_reply(failure or WireError("no head", cut=True)))
+            else:
+                took(planners[index], Reply(head.status, head.headers, whole))
+
+        await exchange_all(self._wire, requests, MAX_BODY, timeout.total_seconds(), reply)
 
     async def update_phase(self, planner: Planner, session: UUID | str, phase: str, timeout: timedelta) -> Reply:
         """Ask for a phase of a session: ACCEPTED, REJECTED or CANCELLED. Raises NoReply."""

@@ -11,7 +11,7 @@ import os
 import ssl
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -66,7 +66,7 @@ class Origin:
         return cls(parts.hostname or "", port, secure, parts.path, parts.netloc.rpartition("@")[2])
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """One connection with one request at a time."""
 
     def __init__(self) -> None:
@@ -75,6 +75,8 @@ class _Connection(asyncio.Protocol):
         self.closed = False
         self.idle_since = 0.0
         self._waiting: asyncio.Future[None] | None = None
+        self.on_end: Callable[[], None] | None = None
+        """Called once the reply is whole or failed; for who waits for many at once."""
         self._parts: deque[bytes] = deque()
         self._held = 0
         self._begin()
@@ -160,6 +162,9 @@ class _Connection(asyncio.Protocol):
         self._wake()
 
     def _wake(self) -> None:
+        if (on_end := self.on_end) is not None and (self.done or self.failure is not None):
+            self.on_end = None
+            on_end()
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
@@ -178,7 +183,7 @@ class _Connection(asyncio.Protocol):
         self._begin()
         self._whole, self._limit = limit is not None, limit or 0
         if self.closed or self.transport is None:
-            self.failure = WireError("Server disconnected without sending a response", cut=True)
+            self._fail(WireError("Server disconnected without sending a response", cut=True))
         else:
             self.transport.write(data)
 
@@ -186,6 +191,10 @@ class _Connection(asyncio.Protocol):
         """Wait for the whole reply."""
         while not self.done and self.failure is None:
             await self._wait()
+        return self.reply()
+
+    def reply(self) -> tuple[Head, bytes]:
+        """Give the whole reply that has come. Raises the failure where none has."""
         if self.failure is not None or self.head is None:
             raise self.failure or WireError("no head", cut=True)
         return self.head, b"".join(self._parts)
@@ -221,7 +230,7 @@ class _Connection(asyncio.Protocol):
 class Streamed:
     """A reply of any size, as it comes."""
 
-    def __init__(self, head: Head, connection: _Connection, patience: float) -> None:
+    def __init__(self, head: Head, connection: Connection, patience: float) -> None:
         self.status_code = head.status
         self.headers = head.headers
         self._connection = connection
@@ -241,23 +250,25 @@ class Wire:
     """The connections."""
 
     def __init__(self) -> None:
-        self._idle: dict[Origin, list[_Connection]] = {}
+        self._idle: dict[Origin, list[Connection]] = {}
         self._context: ssl.SSLContext | None = None
 
-    async def _connect(self, origin: Origin) -> _Connection:
+    async def connect(self, origin: Origin) -> Connection:
+        """Open a connection. Raises Unreached."""
         if origin.secure and self._context is None:
             # Certificate authorities take a megabyte and twenty milliseconds to read: only where one is needed.
             self._context = ssl.create_default_context()
         loop = asyncio.get_running_loop()
         try:
             _, connection = await loop.create_connection(
-                _Connection, origin.host, origin.port, ssl=self._context if origin.secure else None
+                Connection, origin.host, origin.port, ssl=self._context if origin.secure else None
             )
         except OSError as error:
             raise Unreached(_words(error)) from None
         return connection
 
-    def _take(self, origin: Origin) -> _Connection | None:
+    def take(self, origin: Origin) -> Connection | None:
+        """Take an idle connection, if there is one that is still good."""
         idle, now = self._idle.get(origin), time.monotonic()
         while idle:
             connection = idle.pop()
@@ -266,7 +277,8 @@ class Wire:
             connection.abort()
         return None
 
-    def _give_back(self, origin: Origin, connection: _Connection) -> None:
+    def give_back(self, origin: Origin, connection: Connection) -> None:
+        """Keep a connection whose reply is whole for the next request; close any other."""
         if connection.reusable:
             connection.idle_since = time.monotonic()
             self._idle.setdefault(origin, []).append(connection)
@@ -280,13 +292,13 @@ class Wire:
 
         Raises WireError. Whoever bounds it in time cancels it.
         """
-        data = _request(origin, method, path, headers, body)
-        connection = self._take(origin) or await self._connect(origin)
+        data = request_bytes(origin, method, path, headers, body)
+        connection = self.take(origin) or await self.connect(origin)
         try:
             connection.send(data, limit)
             return await connection.whole()
         finally:
-            self._give_back(origin, connection)
+            self.give_back(origin, connection)
 
     @asynccontextmanager
     async def stream(
@@ -299,13 +311,13 @@ class Wire:
         connection = None
         try:
             async with asyncio.timeout(patience):
-                connection = self._take(origin) or await self._connect(origin)
-                connection.send(_request(origin, "GET", path, headers, None), None)
+                connection = self.take(origin) or await self.connect(origin)
+                connection.send(request_bytes(origin, "GET", path, headers, None), None)
                 head = await connection.begun()
             yield Streamed(head, connection, patience)
         finally:
             if connection is not None:
-                self._give_back(origin, connection)
+                self.give_back(origin, connection)
 
     def close(self) -> None:
         """Close what is idle."""
@@ -324,7 +336,8 @@ def _words(error: OSError) -> str:
     return str(error) or type(error).__name__
 
 
-def _request(origin: Origin, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
+def request_bytes(origin: Origin, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
+    """Write a request. Raises ValueError where a line break would make more lines of one."""
     lines = [f"{method} {origin.prefix}{path} HTTP/1.1", f"Host: {origin.name}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     if body is not None:
