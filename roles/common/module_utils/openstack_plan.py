@@ -1,0 +1,349 @@
+"""What must be done to have the machines of one testbed on an OpenStack cloud: pure, nothing here asks a cloud.
+
+What belongs to a testbed carries its mark: servers in their metadata, networks and their kin in their description, from
+the first moment, and as a tag, key pairs and server groups, which have neither, in their name. Nothing without the mark
+is changed or deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+MARK = "caesar-testbed"
+MACHINE = "caesar-machine"
+GROUPS = "caesar-groups"
+#: States of a server that is, or is about to be, what it should be; all others are made anew or started.
+GOOD = frozenset({"ACTIVE", "BUILD", "REBOOT", "HARD_REBOOT", "PASSWORD"})
+STOPPED = frozenset({"SHUTOFF", "PAUSED", "SUSPENDED"})
+#: What every new security group has by itself: everything may go out, for IPv4 and IPv6.
+DEFAULT_RULES = 2
+
+
+@dataclass(frozen=True)
+class Size:
+    """A size of machines."""
+
+    cores: int
+    memory_gib: float
+    disc_gb: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine as it should be."""
+
+    name: str
+    size: str
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, order=True)
+class Rule:
+    """What may come in: protocol and ports (0, 0 for all), from addresses or from another security group."""
+
+    protocol: str
+    low: int = 0
+    high: int = 0
+    cidr: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Desired:
+    """A testbed's machines on a cloud as they should be."""
+
+    testbed: str
+    machines: tuple[Machine, ...]
+    sizes: Mapping[str, Size]
+    #: Size to the name of the cloud's flavor.
+    flavors: Mapping[str, str]
+    image: str
+    #: The cloud's network from which floating addresses come.
+    external_network: str
+    cidr: str
+    #: The machine that has the floating address, through which all others are reached.
+    entry: str
+    #: Security group (short name) to what it lets in.
+    security_groups: Mapping[str, frozenset[Rule]]
+    #: Machines that should be on different hosts, by name of their server group.
+    apart: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    policy: str = "soft-anti-affinity"
+    public_key: str = ""
+    boot_volumes: bool = True
+    nameservers: tuple[str, ...] = ()
+
+    @property
+    def mark(self) -> str:
+        """Give what marks this testbed's things."""
+        return f"{MARK}={self.testbed}"
+
+    @property
+    def own(self) -> str:
+        """Give the name of what has no room for a mark."""
+        return f"{MARK}-{self.testbed}"
+
+
+@dataclass(frozen=True)
+class Flavor:
+    """A flavor of the cloud."""
+
+    name: str
+    cores: int
+    memory_mib: int
+    disc_gb: int
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that carries the mark."""
+
+    id: str
+    machine: str
+    status: str
+    flavor: str
+    groups: str = ""
+    cores: int = 0
+    memory_mib: int = 0
+    #: Its security groups, by their short names; of those that are this testbed's.
+    security_groups: frozenset[str] = frozenset()
+    address: str = ""
+    port: str = ""
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A thing of the network service that carries the mark."""
+
+    id: str
+    tagged: bool = True
+
+
+@dataclass(frozen=True)
+class Group:
+    """A security group that carries the mark; rule to its id."""
+
+    id: str
+    tagged: bool = True
+    rules: Mapping[Rule, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Floating:
+    """A floating address that carries the mark."""
+
+    id: str
+    address: str
+    port: str | None
+    tagged: bool = True
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A limit of the project: how much there may be (None: no limit), and how much there is."""
+
+    limit: int | None
+    used: int
+
+
+@dataclass(frozen=True)
+class Current:
+    """What the cloud has of a testbed, and what the project may have."""
+
+    flavors: Mapping[str, Flavor] = field(default_factory=dict)
+    images: frozenset[str] = frozenset()
+    external_networks: frozenset[str] = frozenset()
+    #: Name to public key.
+    key_pairs: Mapping[str, str] = field(default_factory=dict)
+    networks: tuple[Thing, ...] = ()
+    subnets: tuple[Thing, ...] = ()
+    routers: tuple[Thing, ...] = ()
+    #: Ids of the marked subnets that the marked router has an interface in.
+    joined: frozenset[str] = frozenset()
+    security_groups: Mapping[str, Group] = field(default_factory=dict)
+    server_groups: Mapping[str, str] = field(default_factory=dict)
+    servers: tuple[Server, ...] = ()
+    floating: tuple[Floating, ...] = ()
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    block_storage: bool = False
+    may_make_flavors: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to do, to what, and why; `data` is what doing it takes."""
+
+    action: str
+    subject: str
+    why: str
+    data: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def shown(self) -> dict[str, str]:
+        """Give it for people."""
+        return {"action": self.action, "subject": self.subject, "why": self.why}
+
+
+def same_key(one: str, other: str) -> bool:
+    """Tell whether two public keys are the same, whatever their comments."""
+    return one.split()[:2] == other.split()[:2]
+
+
+def chosen(desired: Desired, current: Current) -> tuple[dict[str, Server], list[tuple[Server, str]]]:
+    """Divide the servers into those that stay, by machine, and those that go, with the reason."""
+    stay: dict[str, Server] = {}
+    go: list[tuple[Server, str]] = []
+    wanted = {machine.name for machine in desired.machines}
+    order = sorted(current.servers, key=lambda server: (server.status != "ACTIVE", server.id))
+    for server in order:
+        if server.machine not in wanted:
+            go.append((server, "the inventory has no such machine"))
+        elif server.status not in GOOD | STOPPED:
+            go.append((server, f"it is {server.status}" + (f": {server.fault}" if server.fault else "")))
+        elif server.machine in stay:
+            go.append((server, "it is there twice"))
+        else:
+            stay[server.machine] = server
+    return stay, go
+
+
+def plan(desired: Desired, current: Current) -> list[Step]:
+    """Say what must be done, in this order, so that the testbed is as it should be."""
+    stay, go = chosen(desired, current)
+    steps = [Step("delete server", s.machine, why, {"id": s.id}) for s, why in sorted(go, key=lambda item: item[0].id)]
+    for size in sorted({machine.size for machine in desired.machines}):
+        if desired.flavors[size] not in current.flavors:
+            steps.append(Step("create flavor", desired.flavors[size], "there is none", {"size": size}))
+    key = current.key_pairs.get(desired.own)
+    if key is not None and not same_key(key, desired.public_key):
+        steps.append(Step("delete key pair", desired.own, "it is of another key"))
+    if key is None or steps[-1:] == [Step("delete key pair", desired.own, "it is of another key")]:
+        steps.append(Step("create key pair", desired.own, "there is none"))
+    steps += _network(desired, current)
+    steps += _security(desired, current)
+    for group in sorted(desired.apart):
+        if group not in current.server_groups:
+            steps.append(Step("create server group", group, "there is none"))
+    steps += _servers(desired, stay)
+    steps += _floating(desired, current, stay)
+    return steps
+
+
+def _network(desired: Desired, current: Current) -> list[Step]:
+    steps = []
+    for kind, things in (("network", current.networks), ("subnet", current.subnets), ("router", current.routers)):
+        if not things:
+            steps.append(Step(f"create {kind}", desired.testbed, "there is none"))
+        steps += [Step(f"tag {kind}", desired.testbed, "it has no tag", {"id": t.id}) for t in things if not t.tagged]
+    if not current.subnets or not current.routers or current.subnets[0].id not in current.joined:
+        steps.append(Step("join subnet", desired.testbed, "the router has no interface in it"))
+    return steps
+
+
+def _security(desired: Desired, current: Current) -> list[Step]:
+    steps = []
+    for name in sorted(desired.security_groups):
+        group = current.security_groups.get(name)
+        if group is None:
+            steps.append(Step("create security group", name, "there is none"))
+        elif not group.tagged:
+            steps.append(Step("tag security group", name, "it has no tag", {"id": group.id}))
+    # Groups first, for rules speak of groups.
+    for name, rules in sorted(desired.security_groups.items()):
+        group = current.security_groups.get(name)
+        have = dict(group.rules) if group else {}
+        for rule in sorted(rules - have.keys()):
+            steps.append(
+                Step("create rule", f"{name}: {in_words(rule)}", "it is not let in", {"in": name, "rule": rule})
+            )
+        for rule in sorted(have.keys() - rules):
+            steps.append(Step("delete rule", f"{name}: {in_words(rule)}", "nothing here needs it", {"id": have[rule]}))
+    return steps
+
+
+def groups_of(desired: Desired, machine: Machine) -> frozenset[str]:
+    """Give the security groups of a machine, by their short names."""
+    wanted = {"inside", *machine.groups, *(["entry"] if machine.name == desired.entry else [])}
+    return frozenset(wanted & desired.security_groups.keys())
+
+
+def _servers(desired: Desired, stay: Mapping[str, Server]) -> list[Step]:
+    made, steps = [], []
+    for machine in desired.machines:
+        server, listed = stay.get(machine.name), ",".join(sorted(machine.groups))
+        if server is None:
+            made.append(Step("create server", machine.name, "there is none", {"machine": machine}))
+            continue
+        if server.status in STOPPED:
+            steps.append(Step("start server", machine.name, f"it is {server.status}", {"id": server.id}))
+        if server.groups != listed:
+            why = f"it has {server.groups or 'none'}"
+            steps.append(Step("set groups", machine.name, why, {"id": server.id, "groups": listed}))
+        if server.port and server.security_groups != groups_of(desired, machine):
+            has = ", ".join(sorted(server.security_groups)) or "none"
+            data = {"port": server.port, "groups": sorted(groups_of(desired, machine))}
+            steps.append(Step("set security groups", machine.name, f"it has {has}", data))
+    return [*made, *steps]
+
+
+def _floating(desired: Desired, current: Current, stay: Mapping[str, Server]) -> list[Step]:
+    steps: list[Step] = []
+    keep, *extra = current.floating or (None,)
+    steps += [Step("delete address", item.address, "one is enough", {"id": item.id}) for item in extra if item]
+    entry = stay.get(desired.entry)
+    if keep is None:
+        steps.append(Step("create address", desired.entry, "there is none"))
+    elif not keep.tagged:
+        steps.append(Step("tag address", keep.address, "it has no tag", {"id": keep.id}))
+    if keep and (entry is None or keep.port != entry.port or not entry.port):
+        steps.append(Step("give address", desired.entry, f"{keep.address} is not its own", {"id": keep.id}))
+    return steps
+
+
+def plan_removal(current: Current, testbed: str) -> list[Step]:
+    """Say what must be done, in this order, so that nothing of the testbed is left."""
+    steps = [Step("delete address", item.address, "it is the testbed's", {"id": item.id}) for item in current.floating]
+    for server in sorted(current.servers, key=lambda item: item.id):
+        steps.append(Step("delete server", server.machine, "it is the testbed's", {"id": server.id}))
+    why = "it is the testbed's"
+    steps += [Step("delete server group", n, why, {"id": i}) for n, i in sorted(current.server_groups.items())]
+    steps += [Step("delete router", testbed, why, {"id": item.id}) for item in current.routers]
+    steps += [Step("delete network", testbed, why, {"id": item.id}) for item in current.networks]
+    for name, group in sorted(current.security_groups.items()):
+        steps.append(Step("delete security group", name, why, {"id": group.id}))
+    steps += [Step("delete key pair", name, why) for name in sorted(current.key_pairs)]
+    return steps
+
+
+def in_words(rule: Rule) -> str:
+    """Say what a rule lets in."""
+    ports = "" if not rule.high else f" {rule.low}" if rule.low == rule.high else f" {rule.low}-{rule.high}"
+    return f"{rule.protocol}{ports} from {rule.group or rule.cidr}"
+
+
+def security_groups(
+    machines: Iterable[Machine], wanted: Iterable[Mapping[str, Any]], ssh_from: Iterable[str]
+) -> dict[str, frozenset[Rule]]:
+    """Make the security groups of the parts that there are.
+
+    Each of `wanted` says to: group, from: groups, protocol and ports ("6817" or "6800-6899", none for all). `inside` is
+    all machines; ssh goes from `ssh_from` to the entry machine, and from there to all.
+    """
+    there = {group for machine in machines for group in machine.groups} | {"inside", "entry"}
+    made: dict[str, set[Rule]] = {
+        "entry": {Rule("tcp", 22, 22, cidr=cidr) for cidr in ssh_from},
+        "inside": {Rule("tcp", 22, 22, group="entry"), Rule("icmp", group="inside")},
+    }
+    for one in wanted:
+        low, _, high = str(one.get("ports", "0")).partition("-")
+        for source in one["from"]:
+            if one["to"] in there and source in there:
+                rule = Rule(str(one.get("protocol", "tcp")), int(low), int(high or low), group=source)
+                made.setdefault(one["to"], set()).add(rule)
+    # A group that others let in must exist, though it lets in nothing itself.
+    for rules in list(made.values()):
+        for rule in list(rules):
+            if rule.group:
+                made.setdefault(rule.group, set())
+    return {name: frozenset(rules) for name, rules in made.items()}

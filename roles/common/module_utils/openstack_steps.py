@@ -1,0 +1,205 @@
+"""Do the steps of a plan for machines on OpenStack: what does not wait for each other is done at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from ansible.module_utils import openstack_plan as op
+from ansible.module_utils.openstack_cloud import Cloud, Failure, in_parallel
+
+#: Kind of thing to the name of its list in the network service.
+PLURAL = {
+    "network": "networks",
+    "subnet": "subnets",
+    "router": "routers",
+    "security group": "security-groups",
+    "address": "floatingips",
+}
+
+
+def do(
+    cloud: Cloud,
+    desired: op.Desired,
+    steps: Sequence[op.Step],
+    user_data: Callable[[], tuple[str, str]],
+    seconds: float,
+) -> None:
+    """Do the steps of `openstack_plan.plan`; `user_data` gives a new machine's, and its host key's public part.
+
+    Raises:
+        Failure: where the cloud says no or takes too long; the next run goes on from there.
+    """
+    by_action: dict[str, list[op.Step]] = {}
+    for step in steps:
+        by_action.setdefault(step.action, []).append(step)
+
+    def of(action: str) -> list[op.Step]:
+        return by_action.get(action, [])
+
+    # What must go goes first, and is waited for: its part of the quota is needed.
+    _delete_servers(cloud, of("delete server"), seconds)
+    in_parallel(
+        [
+            lambda: _network(cloud, desired, of),
+            lambda: _security(cloud, desired, of),
+            lambda: _compute(cloud, desired, of),
+        ]
+    )
+    made = in_parallel(partial(_create_server, cloud, desired, step, user_data) for step in of("create server"))
+    for step in of("start server"):
+        cloud.call("compute", "POST", f"/servers/{step.data['id']}/action", {"os-start": None})
+    in_parallel(partial(_change, cloud, step) for step in steps if step.action in ("set groups", "set security groups"))
+    address = _address(cloud, desired, of)
+    waiting = [*made, *(step.data["id"] for step in of("start server"))]
+    if waiting:
+        cloud.wait_for_servers(waiting, seconds)
+    if of("create address") or of("give address"):
+        _give_address(cloud, desired, address or of("give address")[0].data["id"], seconds)
+
+
+def _create_server(cloud: Cloud, desired: op.Desired, step: op.Step, user_data: Callable[[], tuple[str, str]]) -> str:
+    text, key = user_data()
+    return str(cloud.create_server(desired, step.data["machine"], text, key))
+
+
+def _delete_servers(cloud: Cloud, steps: Sequence[op.Step], seconds: float) -> None:
+    if not steps:
+        return
+    idents = [step.data["id"] for step in steps]
+    in_parallel(partial(cloud.call, "compute", "DELETE", f"/servers/{ident}", ok=(404,)) for ident in idents)
+    cloud.wait_for_servers(idents, seconds, gone=True)
+
+
+def _network(cloud: Cloud, desired: op.Desired, of: Callable[[str], list[op.Step]]) -> None:
+    ids, name = cloud.ids, desired.testbed
+    for kind in ("network", "subnet", "router"):
+        for step in of(f"tag {kind}"):
+            cloud.tag(PLURAL[kind], step.data["id"])
+    if of("create network"):
+        ids["network", name] = cloud.make("network")
+    if of("create subnet"):
+        values: dict[str, Any] = {"network_id": ids["network", name], "ip_version": 4, "cidr": desired.cidr}
+        if desired.nameservers:
+            values["dns_nameservers"] = list(desired.nameservers)
+        ids["subnet", name] = cloud.make("subnet", **values)
+    if of("create router"):
+        gateway = {"network_id": ids["outside", desired.external_network]}
+        ids["router", name] = cloud.make("router", external_gateway_info=gateway)
+    if of("join subnet"):
+        body = {"subnet_id": ids["subnet", name]}
+        cloud.call("network", "PUT", f"/routers/{ids['router', name]}/add_router_interface", body)
+
+
+def _security(cloud: Cloud, desired: op.Desired, of: Callable[[str], list[op.Step]]) -> None:
+    for step in of("tag security group"):
+        cloud.tag(PLURAL["security group"], step.data["id"])
+    for step in of("create security group"):
+        name = f"{desired.testbed}-{step.subject}"
+        cloud.ids["security group", step.subject] = cloud.make("security_group", name=name)
+    # The network service takes many rules at once, but of one group only.
+    made: dict[str, list[dict[str, Any]]] = {}
+    for step in of("create rule"):
+        made.setdefault(step.data["in"], []).append(_rule(cloud, step.data["in"], step.data["rule"]))
+    for rules in made.values():
+        cloud.call("network", "POST", "/security-group-rules", {"security_group_rules": rules})
+    for step in of("delete rule"):
+        cloud.call("network", "DELETE", f"/security-group-rules/{step.data['id']}", ok=(404,))
+
+
+def _rule(cloud: Cloud, group: str, rule: op.Rule) -> dict[str, Any]:
+    return {
+        "security_group_id": cloud.ids["security group", group],
+        "direction": "ingress",
+        "ethertype": "IPv6" if ":" in rule.cidr else "IPv4",
+        "protocol": None if rule.protocol == "any" else rule.protocol,
+        "port_range_min": rule.low or None,
+        "port_range_max": rule.high or None,
+        "remote_ip_prefix": rule.cidr or None,
+        "remote_group_id": cloud.ids["security group", rule.group] if rule.group else None,
+    }
+
+
+def _compute(cloud: Cloud, desired: op.Desired, of: Callable[[str], list[op.Step]]) -> None:
+    for step in of("create flavor"):
+        size = desired.sizes[step.data["size"]]
+        body = {"name": step.subject, "vcpus": size.cores, "ram": round(size.memory_gib * 1024), "disk": size.disc_gb}
+        made = cloud.call("compute", "POST", "/flavors", {"flavor": body})
+        cloud.ids["flavor", step.subject] = made["flavor"]["id"]
+    for step in of("delete key pair"):
+        cloud.call("compute", "DELETE", f"/os-keypairs/{step.subject}", ok=(404,))
+    for step in of("create key pair"):
+        body = {"name": step.subject, "public_key": desired.public_key, "type": "ssh"}
+        cloud.call("compute", "POST", "/os-keypairs", {"keypair": body})
+    for step in of("create server group"):
+        body = {"name": f"{desired.own}-{step.subject}", "policy": desired.policy}
+        made = cloud.call("compute", "POST", "/os-server-groups", {"server_group": body})
+        cloud.ids["server group", step.subject] = made["server_group"]["id"]
+
+
+def _change(cloud: Cloud, step: op.Step) -> None:
+    if step.action == "set groups":
+        body = {"metadata": {op.GROUPS: step.data["groups"]}}
+        cloud.call("compute", "POST", f"/servers/{step.data['id']}/metadata", body)
+    else:
+        groups = [cloud.ids["security group", name] for name in step.data["groups"]]
+        cloud.call("network", "PUT", f"/ports/{step.data['port']}", {"port": {"security_groups": groups}})
+
+
+def _address(cloud: Cloud, desired: op.Desired, of: Callable[[str], list[op.Step]]) -> str | None:
+    for step in of("tag address"):
+        cloud.tag(PLURAL["address"], step.data["id"])
+    for step in of("delete address"):
+        cloud.call("network", "DELETE", f"/floatingips/{step.data['id']}", ok=(404,))
+    if of("create address"):
+        return str(cloud.make("floatingip", floating_network_id=cloud.ids["outside", desired.external_network]))
+    return None
+
+
+def _give_address(cloud: Cloud, desired: op.Desired, ident: str, seconds: float) -> None:
+    current = cloud.read()
+    ports = [server.port for server in current.servers if server.machine == desired.entry and server.port]
+    if not ports:
+        raise Failure(f"machine {desired.entry} has no port that a floating address could be given to")
+    cloud.call("network", "PUT", f"/floatingips/{ident}", {"floatingip": {"port_id": ports[0]}})
+
+
+def undo(cloud: Cloud, current: op.Current, steps: Sequence[op.Step], seconds: float) -> None:
+    """Do the steps of `openstack_plan.plan_removal`, and wait until all is gone.
+
+    Raises:
+        Failure: where the cloud says no or takes too long; the next run goes on from there.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        # Addresses do not wait for servers, nor servers for addresses.
+        servers = pool.submit(
+            _delete_servers, cloud, [step for step in steps if step.action == "delete server"], seconds
+        )
+        for step in steps:
+            if step.action == "delete address":
+                cloud.call("network", "DELETE", f"/floatingips/{step.data['id']}", ok=(404,))
+        servers.result()
+    for step in steps:
+        if step.action == "delete router":
+            for subnet in current.joined:
+                path = f"/routers/{step.data['id']}/remove_router_interface"
+                cloud.call("network", "PUT", path, {"subnet_id": subnet}, ok=(404,))
+            cloud.call("network", "DELETE", f"/routers/{step.data['id']}", ok=(404,))
+        elif step.action == "delete network":
+            # Ports of servers are gone with them, and subnets go with their network.
+            cloud.call("network", "DELETE", f"/networks/{step.data['id']}", ok=(404,))
+        elif step.action == "delete server group":
+            cloud.call("compute", "DELETE", f"/os-server-groups/{step.data['id']}", ok=(404,))
+        elif step.action == "delete key pair":
+            cloud.call("compute", "DELETE", f"/os-keypairs/{step.subject}", ok=(404,))
+    # Groups name each other in their rules: those go first.
+    groups = [step for step in steps if step.action == "delete security group"]
+    for step in groups:
+        rules = current.security_groups[step.subject].rules
+        for rule, ident in rules.items():
+            if rule.group:
+                cloud.call("network", "DELETE", f"/security-group-rules/{ident}", ok=(404,))
+    for step in groups:
+        cloud.call("network", "DELETE", f"/security-groups/{step.data['id']}", ok=(404,))
