@@ -40,7 +40,8 @@ def forwarded(kubeconfig: Path, context: str, namespace: str, pod: str, port: in
     from kubernetes.stream import portforward
 
     configuration = client.Configuration()
-    config.load_kube_config(str(kubeconfig), context=context or None, client_configuration=configuration)
+    load: Any = config.load_kube_config  # the client has no types
+    load(str(kubeconfig), context=context or None, client_configuration=configuration)
 
     def serve(connection: socket.socket) -> None:
         # One client for each: the library puts its streams in the place of the client's requests.

@@ -1,0 +1,332 @@
+"""Backup and restore of a database that speaks MongoDB's protocol and lies in a Kubernetes.
+
+It is reached through the API server. Nothing that is secret is an argument: the password is read from a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+# Beside this one, also where it is not run as a program.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from archive import Collection, NoBackup, Writer, documents, member, pack, unpack
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
+from forward import forwarded
+from pymongo import MongoClient
+from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
+
+#: The engine's own; users are made by the role.
+NOT_OURS = frozenset({"admin", "config", "local"})
+RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
+#: Documents and bytes that are written at once.
+BATCH, BATCH_BYTES = 1000, 8 << 20
+#: A database whose pod is new answers after some seconds.
+PATIENCE_MS = 30_000
+
+Client = MongoClient[dict[str, Any]]
+
+
+class Changing(Exception):
+    """The data changed while they were read."""
+
+
+def say(text: str) -> None:
+    """Print a line of progress at once."""
+    print(text, flush=True)
+
+
+class Progress:
+    """A line a second at most."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._shown, self._count = what, time.monotonic(), 0
+
+    def add(self, count: int, name: str) -> None:
+        """Tell of further documents."""
+        self._count += count
+        if time.monotonic() - self._shown >= 1:
+            self._shown = time.monotonic()
+            say(f"{self._what} {self._count} documents, now {name}")
+
+
+def names(client: Client) -> list[tuple[str, str]]:
+    """All collections that are somebody's data."""
+    return sorted(
+        (database, name)
+        for database in client.list_database_names()
+        if database not in NOT_OURS
+        for name in client[database].list_collection_names()
+        if not name.startswith("system.")
+    )
+
+
+def indexes(client: Client, database: str, name: str) -> list[dict[str, Any]]:
+    """The indexes of a collection beyond that of _id."""
+    return [
+        {"keys": [[key, way] for key, way in entry["key"].items()], "name": entry["name"]}
+        | ({"unique": True} if entry.get("unique") else {})
+        for entry in client[database][name].list_indexes()
+        if entry["name"] != "_id_"
+    ]
+
+
+def read(client: Client, place: Path) -> list[Collection]:
+    """Write the documents of all collections into files; their descriptions."""
+    place.mkdir(mode=0o700)
+    found, progress = [], Progress("read")
+    for number, (database, name) in enumerate(names(client)):
+        writer = Writer(place / member(number))
+        raw: Any = client[database].get_collection(name, codec_options=RAW)
+        for document in raw.find({}):
+            writer.add(document.raw)
+            progress.add(1, f"{database}.{name}")
+        found.append(writer.close(database, name, indexes(client, database, name)))
+    return found
+
+
+def state(collections: Sequence[Collection]) -> dict[tuple[str, str], tuple[str, str]]:
+    """What two readings are compared by."""
+    return {each.key: (each.digest, repr(each.indexes)) for each in collections}
+
+
+def read_consistent(
+    client: Client, place: Path, readings: int, *, strict: bool = True
+) -> tuple[Path, list[Collection]]:
+    """Read until two readings agree: between them the data were just that, though the engine has no snapshots.
+
+    Raises:
+        Changing: where none agree and `strict` is set.
+    """
+    before: list[Collection] | None = None
+    for number in range(1, max(2, readings) + 1):
+        here = place / f"reading-{number}"
+        found = read(client, here)
+        if before is not None:
+            shutil.rmtree(place / f"reading-{number - 1}")
+            if state(before) == state(found):
+                return here, found
+            say(f"something was written meanwhile; reading again ({number} of {readings} readings)")
+        before = found
+    if strict or before is None:
+        raise Changing(
+            f"the data changed during each of {readings} readings: stop what writes (kubectl scale deployment --all "
+            "--replicas=0), give more readings, or say -e mongodb_backup_consistent=false"
+        )
+    return here, before
+
+
+def put(client: Client, place: Path, collections: Sequence[Collection]) -> None:
+    """Put these collections in the place of all that are there."""
+    progress = Progress("wrote")
+    for number, each in enumerate(collections):
+        client[each.database].drop_collection(each.name)
+        client[each.database].create_collection(each.name)
+        target: Any = client[each.database].get_collection(each.name, codec_options=RAW)
+        batch: list[RawBSONDocument] = []
+        size = 0
+        for document in documents(place / member(number)):
+            batch.append(RawBSONDocument(document))
+            size += len(document)
+            if len(batch) >= BATCH or size >= BATCH_BYTES:
+                target.insert_many(batch)
+                progress.add(len(batch), f"{each.database}.{each.name}")
+                batch, size = [], 0
+        if batch:
+            target.insert_many(batch)
+        for index in each.indexes:
+            options = {key: value for key, value in index.items() if key != "keys"}
+            target.create_index([tuple(pair) for pair in index["keys"]], **options)
+    wanted = {each.key for each in collections}
+    for database, name in names(client):
+        if (database, name) not in wanted:
+            client[database].drop_collection(name)
+
+
+def restore(
+    client: Client, place: Path, collections: Sequence[Collection], safety: Callable[[Path, list[Collection]], str]
+) -> None:
+    """Put collections in the place of what is there, prove it, and undo all of it where that fails.
+
+    Args:
+        client: the database.
+        place: where the collections' files are; what there was is kept beside them meanwhile.
+        collections: what there is to be.
+        safety: keeps what there was beyond this run, and says where.
+
+    Raises:
+        PyMongoError: where the database fails; what there was is there again, or the log says where it is kept.
+        ValueError: where it does not give back what was written.
+    """
+    say("keeping what there is now")
+    former = place / "former"
+    was = read(client, former)
+    kept = safety(former, was)
+    try:
+        say("writing")
+        put(client, place, collections)
+        say("comparing")
+        found = state(read(client, place / "found"))
+        if found != state(collections):
+            wrong = [".".join(key) for key, value in state(collections).items() if found.get(key) != value]
+            raise ValueError(f"the database does not give back what was written: {', '.join(wrong) or 'there is more'}")
+    except BaseException:
+        say(f"it failed; putting back what there was (kept in {kept})")
+        put(client, former, was)
+        say("what there was is there again")
+        raise
+
+
+def table(collections: Sequence[Collection], *lines: str) -> str:
+    """What people read at the end."""
+    rows = [(f"{each.database}.{each.name}", str(each.documents), f"{each.size / 1000:.1f}") for each in collections]
+    total = ("all", str(sum(each.documents for each in collections)), f"{sum(e.size for e in collections) / 1000:.1f}")
+    rows = [("collection", "documents", "kB"), *rows, total]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    shown = [f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}" for row in rows]
+    return "\n".join([*shown, *lines]) + "\n"
+
+
+@contextmanager
+def connected(options: argparse.Namespace) -> Iterator[Client]:
+    """The database, through the API server."""
+    password = options.password_file.read_text().rstrip("\n")
+    with forwarded(options.kubeconfig, options.context, options.namespace, options.pod, 27017) as port:
+        client: Client = MongoClient(
+            "127.0.0.1",
+            port,
+            username=options.user,
+            password=password,
+            authSource=options.database,
+            directConnection=True,
+            serverSelectionTimeoutMS=PATIENCE_MS,
+            retryWrites=False,  # no engine without replicas has them
+        )
+        try:
+            client.admin.command("ping")
+            yield client
+        finally:
+            client.close()
+
+
+def now() -> str:
+    """The time, for people and for programs."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def about(client: Client) -> dict[str, Any]:
+    """What an archive says of where it comes from."""
+    information: Mapping[str, Any] = client.server_info()
+    engine = "FerretDB" if "ferretdb" in information or "ferretdbVersion" in information else "MongoDB"
+    return {"created": now(), "engine": f"{engine} {information.get('version')}"}
+
+
+def dump(options: argparse.Namespace, place: Path) -> str:
+    """Write a backup."""
+    with connected(options) as client:
+        here, found = read_consistent(client, place, options.readings, strict=not options.inconsistent)
+        say("packing")
+        pack(here, found, about(client), options.output)
+    size = options.output.stat().st_size / 1000
+    return table(found, f"kept in {options.output}, {size:.1f} kB")
+
+
+def check(options: argparse.Namespace, place: Path) -> str:
+    """Check a backup."""
+    contents, found = unpack(options.input, place)
+    return table(found, f"of {contents.get('created')}, {contents.get('engine')}")
+
+
+def put_back(options: argparse.Namespace, place: Path) -> str:
+    """Check a backup, all of it, and restore it."""
+    say(f"checking {options.input}")
+    contents, wanted = unpack(options.input, place)
+
+    def safety(former: Path, was: list[Collection]) -> str:
+        pack(former, was, {"created": now(), "engine": "before a restore"}, options.safety)
+        return str(options.safety)
+
+    with connected(options) as client:
+        restore(client, place, wanted, safety)
+    return table(
+        wanted,
+        f"restored from {options.input} of {contents.get('created')}",
+        f"what there was before: {options.safety}",
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The program's arguments."""
+    made = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    made.add_argument("what", choices=["dump", "check", "restore"])
+    made.add_argument("--kubeconfig", type=Path)
+    made.add_argument("--context", default="")
+    made.add_argument("--namespace", default="")
+    made.add_argument("--pod", default="mongodb-0")
+    made.add_argument("--database", default="")
+    made.add_argument("--user", default="")
+    made.add_argument("--password-file", type=Path)
+    made.add_argument("--input", type=Path, help="backup to read")
+    made.add_argument("--output", type=Path, help="backup to write")
+    made.add_argument("--safety", type=Path, help="where a restore keeps what there was")
+    made.add_argument("--report", type=Path, help="where the table is written too")
+    made.add_argument("--readings", type=int, default=5)
+    made.add_argument("--inconsistent", action="store_true", help="keep the last reading where no two agree")
+    return made
+
+
+def stop(number: int, frame: FrameType | None) -> None:
+    """Let what is under way be undone."""
+    raise KeyboardInterrupt
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program."""
+    options = parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, stop)
+    act = {"dump": dump, "check": check, "restore": put_back}[options.what]
+    try:
+        with tempfile.TemporaryDirectory(prefix="mongodb-") as place:
+            text = act(options, Path(place))
+    except NoBackup as error:
+        print(f"Nothing was changed: {error}", file=sys.stderr)
+        return 2
+    except OperationFailure as error:
+        # Its full text may hold what was sent.
+        print(f"the database refuses: {error.details.get('errmsg') if error.details else error}", file=sys.stderr)
+        return 1
+    except ConnectionFailure:
+        print(
+            f"the database does not answer: is {options.pod} in {options.namespace} ready? (kubectl get pods)",
+            file=sys.stderr,
+        )
+        return 1
+    except OSError as error:
+        print(f"{error.strerror}: {error.filename}" if error.filename else error, file=sys.stderr)
+        return 1
+    except (PyMongoError, ValueError, Changing) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    say(text)
+    if options.report:
+        options.report.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
