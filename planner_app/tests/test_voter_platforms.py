@@ -1,5 +1,6 @@
 """The vote over the six platforms of the default inventory: real planners, on platforms in memory."""
 
+import asyncio
 import hashlib
 import shlex
 from collections.abc import AsyncIterator, Mapping
@@ -16,7 +17,7 @@ from planner_app.voter.arguments import make_parser, question
 from planner_app.voter.ballots import Ballots
 from planner_app.voter.config import VoterConfig
 from planner_app.voter.planners import Planner, Planners
-from planner_app.voter.wire import Head, Origin, Wire
+from planner_app.voter.wire import Connection, Head, Origin, Wire
 from tests.fakes import TOKENS, Clock, FakePlanner, FakePlatform
 from tests.voter_stubs import lifespan_of, until
 
@@ -26,12 +27,35 @@ CASES = yaml.safe_load((PROJECT / "tests/data/only_one_fits.yml").read_text())
 DEFAULTS = yaml.safe_load((PROJECT / "roles/voter/defaults/main.yml").read_text())
 
 
+class _Routed(Connection):
+    """One request to a planner in memory."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        super().__init__()
+        self._client = client
+
+    def send(self, data: bytes, limit: int | None) -> None:
+        self._asking = asyncio.ensure_future(self._ask(data))
+
+    async def _ask(self, data: bytes) -> None:
+        head, _, body = data.partition(b"\r\n\r\n")
+        line, *headers = head.decode().split("\r\n")
+        method, path, _ = line.split(" ")
+        reply = await self._client.request(method, path, headers=[h.split(": ", 1) for h in headers], content=body)
+        self.head, self.done = Head(reply.status_code, dict(reply.headers)), True
+        self._parts.append(reply.content)
+        self._wake()
+
+
 class _Router(Wire):
     """Sends each request to the planner that its host names, without a socket."""
 
     def __init__(self, planners: dict[str, FakePlanner]) -> None:
         super().__init__()
         self._planners = planners
+
+    async def connect(self, origin: Origin) -> Connection:
+        return _Routed(self._planners[origin.host].client)
 
     async def exchange(
         self, origin: Origin, method: str, path: str, headers: Mapping[str, str], body: bytes | None, limit: int
