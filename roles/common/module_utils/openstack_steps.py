@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -172,34 +171,33 @@ def undo(cloud: Cloud, current: op.Current, steps: Sequence[op.Step], seconds: f
     Raises:
         Failure: where the cloud says no or takes too long; the next run goes on from there.
     """
-    with ThreadPoolExecutor(1) as pool:
-        # Addresses do not wait for servers, nor servers for addresses.
-        servers = pool.submit(
-            _delete_servers, cloud, [step for step in steps if step.action == "delete server"], seconds
-        )
-        for step in steps:
-            if step.action == "delete address":
-                cloud.call("network", "DELETE", f"/floatingips/{step.data['id']}", ok=(404,))
-        servers.result()
+    in_parallel(
+        partial(cloud.call, "network", "DELETE", f"/floatingips/{step.data['id']}", ok=(404,))
+        for step in steps
+        if step.action == "delete address"
+    )
+    _delete_servers(cloud, [step for step in steps if step.action == "delete server"], seconds)
+    in_parallel([partial(_undo_network, cloud, current, steps), *(partial(_undo, cloud, step) for step in steps)])
+
+
+def _undo_network(cloud: Cloud, current: op.Current, steps: Sequence[op.Step]) -> None:
     for step in steps:
         if step.action == "delete router":
-            for subnet in current.joined:
+            for subnet in sorted(current.joined):
                 path = f"/routers/{step.data['id']}/remove_router_interface"
                 cloud.call("network", "PUT", path, {"subnet_id": subnet}, ok=(404,))
             cloud.call("network", "DELETE", f"/routers/{step.data['id']}", ok=(404,))
-        elif step.action == "delete network":
-            # Ports of servers are gone with them, and subnets go with their network.
+    # Ports of servers are gone with them, and subnets go with their network.
+    for step in steps:
+        if step.action == "delete network":
             cloud.call("network", "DELETE", f"/networks/{step.data['id']}", ok=(404,))
-        elif step.action == "delete server group":
-            cloud.call("compute", "DELETE", f"/os-server-groups/{step.data['id']}", ok=(404,))
-        elif step.action == "delete key pair":
-            cloud.call("compute", "DELETE", f"/os-keypairs/{step.subject}", ok=(404,))
-    # Groups name each other in their rules: those go first.
-    groups = [step for step in steps if step.action == "delete security group"]
-    for step in groups:
-        rules = current.security_groups[step.subject].rules
-        for rule, ident in rules.items():
-            if rule.group:
-                cloud.call("network", "DELETE", f"/security-group-rules/{ident}", ok=(404,))
-    for step in groups:
+
+
+def _undo(cloud: Cloud, step: op.Step) -> None:
+    if step.action == "delete security group":
+        # Rules of others that speak of it go with it.
         cloud.call("network", "DELETE", f"/security-groups/{step.data['id']}", ok=(404,))
+    elif step.action == "delete server group":
+        cloud.call("compute", "DELETE", f"/os-server-groups/{step.data['id']}", ok=(404,))
+    elif step.action == "delete key pair":
+        cloud.call("compute", "DELETE", f"/os-keypairs/{step.subject}", ok=(404,))
