@@ -36,7 +36,8 @@ unit:
 	pytest -q -n 4
 
 test: host check ## all tests, on a real testbed of their own
-	pytest -q tests/image
+	@tools/prepare-host tests/host-packages.txt
+	pytest -q tests/image tests/browser
 	molecule test -s testbed
 	molecule test -s debian13
 
