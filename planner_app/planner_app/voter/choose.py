@@ -337,11 +337,14 @@ class _Words:
         self._name = self._best.planner
         self._now = now
         # Most criteria are numbers: what is said of those is ready but for the loser's number.
-        self._numbers = [
-            None if key is None or key in TIMES else (f"{key} ", f", {self._name} {abs(theirs):g}")
-            for key, theirs in zip(self._keys, self._scores, strict=True)
-        ]
+        self._numbers = [self._number(key, theirs) for key, theirs in zip(self._keys, self._scores, strict=True)]
         self._behind: dict[tuple[Key | None, timedelta], str] = {}
+
+    def _number(self, key: Key | None, theirs: float) -> tuple[str, str, str] | None:
+        """What stands before and after a loser's number, and how that is written; None for times."""
+        if key is None:
+            return "weighted sum ", f", {self._name} {theirs:.4g}", ".4g"
+        return None if key in TIMES else (f"{key} ", f", {self._name} {abs(theirs):g}", "g")
 
     def won(self, able: list[_Scored]) -> str:
         """Say why the first of all is the first."""
@@ -361,7 +364,8 @@ class _Words:
             if ours != theirs:
                 if words is None or ours == inf:
                     break
-                return f"{words[0]}{abs(ours):g}{words[1]}"
+                before, after, form = words
+                return before + format(ours if form == ".4g" else abs(ours), form) + after
         keys, index = self._deciding(scores, offer)
         if index is None:
             return "equal to the winner" if offer.planner == self._name else f"equal to {self._name}, first by name"

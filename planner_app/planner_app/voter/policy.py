@@ -219,15 +219,28 @@ def measure_of(criterion: Criterion, now: datetime, granularity: timedelta) -> M
     """Make the measure of a criterion."""
     if (key := criterion.key) is not None:
         return measure_of_key(key, now, granularity)
-    parts = [
-        (measure_of_key(term.key, now, granularity), term.weight / (term.reference or 1.0)) for term in criterion.terms
-    ]
+    return _sum_of(criterion, now, granularity)
+
+
+def _sum_of(criterion: Criterion, now: datetime, granularity: timedelta) -> Measure:
+    """Make the measure of a sum; costs, which are most of what sums have, are looked up without a call for each."""
+    factors = {term.key: term.weight / (term.reference or 1.0) for term in criterion.terms}
+    costs = [(key.value, factor) for key, factor in factors.items() if _is_cost(key)]
+    rest = [(measure_of_key(key, now, granularity), factor) for key, factor in factors.items() if not _is_cost(key)]
 
     def weighted(offer: Any) -> float:
+        given = offer.costs
+        values = [given[name] * factor if name in given else inf for name, factor in costs]
+        for measure, factor in rest:
+            values.append(measure(offer) * factor)
         try:
             # Rounded once, so the sum never falls when a value rises.
-            return fsum([measure(offer) * factor for measure, factor in parts])
+            return fsum(values)
         except (OverflowError, ValueError):
             return inf  # numbers that no platform has
 
     return weighted
+
+
+def _is_cost(key: Key) -> bool:
+    return key not in TIMES and key not in METRICS and key is not Key.LOAD
