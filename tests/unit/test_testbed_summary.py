@@ -103,7 +103,7 @@ def test_nothing_is_wider_than_a_terminal() -> None:
 def test_a_testbed_of_another_name_is_named_in_the_commands() -> None:
     lines = testbed_summary.summary_lines(data(testbed="other"))
     commands = [line for line in lines if "caesar-vote" in line]
-    assert len(commands) == 4
+    assert len(commands) == 5
     assert all("--testbed other" in line for line in commands)
 
 

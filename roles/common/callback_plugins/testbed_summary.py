@@ -155,13 +155,14 @@ def summary_lines(data: Mapping[str, Any]) -> list[str]:
         where = ", ".join(f"{platform['name']} :{platform['port']}" for platform in planned)
         lines += wrapped("planners", f"http://{data['planner_address']}, {where}" if planned else "none", 11)
     if data.get("voter"):
-        lines += wrapped("voter", data["voter"], 11)
+        lines += wrapped("voter", f"{data['voter']}, also its web page", 11)
     lines += ["", *smoke_lines(data.get("smoke") or {}), "", "try"]
     commands = [
         (f".venv/bin/caesar-vote ask --app aegean{option}", "who would run a job, and why"),
         (f".venv/bin/caesar-vote run --app aegean{option} IMAGE.fits", "a job of your own"),
         (f".venv/bin/caesar-vote ballots{option}", "what was voted on"),
         (f".venv/bin/caesar-vote platforms{option}", "what is free"),
+        (f".venv/bin/caesar-vote page{option}", "all of it as a web page: a link to it"),
     ]
     groups = data["groups"]
     if groups.get("slurm_controllers"):
