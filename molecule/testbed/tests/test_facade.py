@@ -133,3 +133,37 @@ def test_a_restarted_voter_knows_the_jobs(rest: httpx.Client, image: str, planne
         else:
             break
     assert ended(rest, number)[0]["job_state"] == "COMPLETED"
+
+
+@pytest.fixture
+def only_namespaces(planner: Host, voter: httpx.Client) -> Iterator[None]:
+    """The planners of Slurm's accounts are stopped: only namespaces can win."""
+    names = [row["name"] for row in voter.get("/platforms").json()["platforms"]]
+    units = " ".join(f"planner@{name}.service" for name in names if name.startswith("slurm-"))
+    planner.check_output(f"systemctl stop {units}")
+    try:
+        yield
+    finally:
+        planner.check_output(f"systemctl start {units}")
+
+
+def test_a_job_of_caesar_rest_is_won_by_a_namespace(
+    only_namespaces: None,
+    rest: httpx.Client,
+    voter: httpx.Client,
+    image: str,
+    planner: Host,
+) -> None:
+    """Same script, same paths, same outputs: caesar-rest can not tell that its Slurm was a Kubernetes."""
+    name = uuid4().hex
+    number = rest.post(f"{SLURM}/job/submit", json=body(name, image)).json()["job_id"]
+    job, _ = ended(rest, number)
+    assert (job["job_state"], job["exit_code"]) == ("COMPLETED", 0), job
+    ballot = voter.get(f"/ballots/{name}").json()
+    assert ballot["winner"]["planner"].startswith("k8s-namespace-")
+    assert {each["verdict"] for each in ballot["answers"] if each["planner"].startswith("slurm-")} == {"UNREACHABLE"}
+    assert (ballot["trace"], ballot["state"]) == (name, "COMPLETED")
+    listed = planner.check_output(f"ls {ROOT}/jobs/{USER}/job_{name}").split()
+    for beginning in ("catalog-", "catalog_fitcomp-", "plot_", "ds9-", f"job_{name}.log", f"job_{name}.ballot.json"):
+        assert any(each.startswith(beginning) for each in listed), (beginning, listed)
+    assert planner.check_output(f"grep -c . {ROOT}/jobs/{USER}/job_{name}/job_{name}.log") != "0"
