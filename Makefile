@@ -39,7 +39,7 @@ test: host check ## all tests, on a real testbed of their own
 	@tools/prepare-host tests/host-packages.txt
 	pytest -q tests/image tests/browser
 	molecule test -s testbed
-	molecule test -s debian13
+	molecule test -s large
 
 teardown: env ## remove the testbed (CONFIRM=yes answers the question)
 	ansible-playbook playbooks/teardown.yml $(if $(CONFIRM),-e confirm=$(CONFIRM)) $(ARGS)

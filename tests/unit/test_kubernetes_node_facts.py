@@ -59,3 +59,8 @@ def node(status: str, message: str = "") -> dict[str, Any]:
 )
 def test_why_it_is_not_ready(of_node: dict[str, Any], of_dns: dict[str, Any], reason: str) -> None:
     assert facts.not_ready(of_node, of_dns) == reason
+
+
+def test_a_node_that_joined_says_nothing_of_the_name_service() -> None:
+    assert facts.not_ready(node("True"), None) == ""
+    assert facts.not_ready(node("False", "no CNI"), None) == "the node is not Ready: no CNI"

@@ -22,10 +22,15 @@ PHYSICAL: dict[str, dict[str, Any]] = _DESCRIBED["physical_platforms"]
 PLATFORMS: list[dict[str, Any]] = _DESCRIBED["virtual_platforms"]
 
 
+def members(group: str) -> list[str]:
+    """Name the machines of a group of the inventory."""
+    groups = yaml.safe_load((INVENTORY / "hosts.yml").read_text())["all"]["children"]
+    return [str(name) for name in groups[group]["hosts"]]
+
+
 def of_group(group: str) -> str:
     """Name the first machine of a group of the inventory."""
-    groups = yaml.safe_load((INVENTORY / "hosts.yml").read_text())["all"]["children"]
-    return str(next(iter(groups[group]["hosts"])))
+    return members(group)[0]
 
 
 def as_operator() -> dict[str, str]:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import yaml
+from handles import STATE
 from testinfra.host import Host
 
 KUBECTL = "env KUBECONFIG=/etc/kubernetes/admin.conf kubectl"
@@ -30,8 +32,8 @@ def free_namespace(kube: Host) -> Iterator[str]:
     kube.check_output(f"{KUBECTL} delete namespace {name} --wait=false")
 
 
-def reaches(kube: Host, namespace: str, image: str, address: str, port: int) -> bool:
-    """Whether a pod of the job image, with python3, gets a TCP connection."""
+def reaches(kube: Host, namespace: str, image: str, address: str, port: int, node: str | None = None) -> bool:
+    """Whether a pod of the job image, with python3, gets a TCP connection; `node` is where it must run."""
     name = f"probe-{time.time_ns() % 10**8}"
     program = f"import socket; socket.create_connection(('{address}', {port}), 3).close(); print('reached')"
     described = {
@@ -40,6 +42,9 @@ def reaches(kube: Host, namespace: str, image: str, address: str, port: int) -> 
         "metadata": {"name": name},
         "spec": {
             "restartPolicy": "Never",
+            "nodeName": node,
+            "securityContext": {"runAsUser": 20101, "runAsGroup": 20101},
+            "automountServiceAccountToken": False,
             "containers": [
                 {
                     "name": "main",
@@ -76,9 +81,9 @@ def reaches(kube: Host, namespace: str, image: str, address: str, port: int) -> 
 
 
 @pytest.fixture(scope="module")
-def job_image(kubectl: Callable[[str], Any]) -> str:
-    names = [name for image in kubectl("get node kube")["status"]["images"] for name in image.get("names", [])]
-    return next(name for name in names if "aegean-job" in name)
+def job_image() -> str:
+    """The image that all nodes have."""
+    return str(yaml.safe_load((STATE / "images.yml").read_text())["images"][0]["kubernetes"])
 
 
 def test_a_job_reaches_no_other_namespace(kube: Host, dns: str, job_image: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from handles import PHYSICAL, PLATFORMS, SIZES
+from handles import PHYSICAL, PLATFORMS, SIZES, machine, members
 from testinfra.host import Host
 
 ACCOUNTS = [platform for platform in PLATFORMS if PHYSICAL[platform["physical_platform"]]["kind"] == "slurm"]
@@ -75,13 +75,14 @@ def test_memory_is_enforced(planner: Host) -> None:
     assert ended(planner, job) == "OUT_OF_MEMORY"
 
 
-def test_processes_that_leave_their_session_end_with_the_job(planner: Host, slurm: Host) -> None:
+def test_processes_that_leave_their_session_end_with_the_job(planner: Host) -> None:
+    nodes = [machine(name) for name in members("slurm_nodes")]
     job = submit(
         planner, "slurm-account-001", "--mem=100M --time=1", "setsid nohup sleep 4242 >/dev/null 2>&1 & sleep 1"
     )
     assert ended(planner, job) == "COMPLETED"
     deadline = time.monotonic() + 20
-    while slurm.run("pgrep -f 'sleep 4242'").rc == 0:
+    while any(node.run("pgrep -f 'sleep 4242'").rc == 0 for node in nodes):
         assert time.monotonic() < deadline, "the escaped process lives on"
         time.sleep(0.5)  # the kill follows the job's end by itself
 

@@ -35,6 +35,10 @@ options:
     description: The node's name in Kubernetes.
     type: str
     required: true
+  joins:
+    description: Whether the node has joined a control plane on another machine; it has no word on CoreDNS then.
+    type: bool
+    default: false
   wait:
     description: Seconds to wait until node and name service are ready; where they are not by then, the module fails.
     type: int
@@ -57,7 +61,8 @@ oom_adjustable: {description: Whether a process here may lower its oom_score_adj
 missing_packages: {description: Those of O(packages) that are not installed., type: list, returned: always}
 unpacked: {description: Whether the programs of O(key) are there., type: bool, returned: always}
 imported: {description: Whether containerd has the images of O(key)., type: bool, returned: always}
-initialised: {description: Whether kubeadm init was done to its end., type: bool, returned: always}
+initialised: {description: Whether kubeadm init or join was done to its end., type: bool, returned: always}
+authority_sha256: {description: Checksum of the cluster's authority or nothing., type: str, returned: always}
 kubeconfigs: {description: Names of the kubeconfigs in /etc/kubernetes., type: list, returned: always}
 admin_sha256: {description: Checksum of admin.conf; empty where there is none., type: str, returned: always}
 ready: {description: "Whether API server, node and CoreDNS are ready.", type: bool, returned: always}
@@ -82,7 +87,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 CAP_SYS_RESOURCE = 24
 KUBERNETES = Path("/etc/kubernetes")
-NOT_INITIALISED = "kubeadm init has not been done"
+NOT_INITIALISED = "kubeadm init or join has not been done"
 CONTAINERD_STATE = Path("/var/lib/containerd")
 
 
@@ -109,18 +114,28 @@ def missing_packages(wanted: list[str], report: str) -> list[str]:
 
 
 class Api:
-    """The API server, asked with the certificates of kubeadm's admin.conf (written by kubeadm: one of each key)."""
+    """The API server, asked with the certificates of a kubeconfig that kubeadm wrote: one of each key.
+
+    admin.conf holds its certificate, kubelet.conf names the file, which the kubelet renews.
+    """
 
     def __init__(self, kubeconfig: str) -> None:
-        def value(key: str) -> str:
+        def named(key: str) -> str | None:
             found = re.search(rf"^\s*{key}: (\S+)$", kubeconfig, re.MULTILINE)
-            if not found:
-                raise ValueError(f"admin.conf has no {key}")
-            return found.group(1)
+            return found.group(1) if found else None
+
+        def value(key: str) -> str:
+            found = named(key)
+            if found is None:
+                raise ValueError(f"the kubeconfig has no {key}")
+            return found
 
         self.server = value("server")
         authority = base64.b64decode(value("certificate-authority-data")).decode()
         self._context = ssl.create_default_context(cadata=authority)
+        if (held := named("client-certificate")) is not None:
+            self._context.load_cert_chain(held, value("client-key"))
+            return
         with tempfile.NamedTemporaryFile() as pair:
             pair.write(base64.b64decode(value("client-certificate-data")))
             pair.write(base64.b64decode(value("client-key-data")))
@@ -138,13 +153,13 @@ class Api:
             return dict(json.load(reply))
 
 
-def not_ready(node: dict[str, Any], dns: dict[str, Any]) -> str:
-    """The reason why jobs cannot run yet; empty where they can: pure."""
+def not_ready(node: dict[str, Any], dns: dict[str, Any] | None) -> str:
+    """The reason why jobs cannot run yet; empty where they can: pure. Without `dns` nothing is said of CoreDNS."""
     conditions = {entry["type"]: entry for entry in node.get("status", {}).get("conditions", [])}
     ready = conditions.get("Ready", {})
     if ready.get("status") != "True":
         return f"the node is not Ready: {ready.get('message') or 'it has not said anything yet'}"
-    if not dns.get("status", {}).get("availableReplicas"):
+    if dns is not None and not dns.get("status", {}).get("availableReplicas"):
         return "CoreDNS has no ready pod"
     return ""
 
@@ -160,13 +175,12 @@ def certificate_days(module: AnsibleModule) -> int:
     return int((ssl.cert_time_to_seconds(out.strip().split("=", 1)[1]) - time.time()) // 86400)
 
 
-def readiness(node: str) -> str:
-    """Ask the API server for the reason why jobs cannot run yet."""
+def readiness(node: str, joins: bool) -> str:
+    """Ask the API server for the reason why jobs cannot run yet; a node that joined may ask for itself only."""
     try:
-        api = Api((KUBERNETES / "admin.conf").read_text())
-        return not_ready(
-            api.get(f"/api/v1/nodes/{node}"), api.get("/apis/apps/v1/namespaces/kube-system/deployments/coredns")
-        )
+        api = Api((KUBERNETES / ("kubelet.conf" if joins else "admin.conf")).read_text())
+        dns = None if joins else api.get("/apis/apps/v1/namespaces/kube-system/deployments/coredns")
+        return not_ready(api.get(f"/api/v1/nodes/{node}"), dns)
     except (OSError, ValueError) as error:
         return f"the API server does not answer: {error}"
 
@@ -180,6 +194,7 @@ def main() -> None:
             "key": {"type": "str", "required": True, "no_log": False},
             "directory": {"type": "path", "required": True},
             "node": {"type": "str", "required": True},
+            "joins": {"type": "bool", "default": False},
             "wait": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
@@ -200,16 +215,18 @@ def main() -> None:
         imported = code != 0 or set(parameters["images"]) <= set(out.split())
 
     admin = KUBERNETES / "admin.conf"
-    initialised = admin.exists() and (KUBERNETES / ".initialised").exists()
+    own = KUBERNETES / "kubelet.conf" if parameters["joins"] else admin
+    initialised = own.exists() and (KUBERNETES / ".initialised").exists()
+    authority = KUBERNETES / "pki" / "ca.crt"
     deadline = time.monotonic() + parameters["wait"]
-    state = readiness(parameters["node"]) if initialised else NOT_INITIALISED
+    state = readiness(parameters["node"], parameters["joins"]) if initialised else NOT_INITIALISED
     while state and parameters["wait"] and not module.check_mode:
         if time.monotonic() > deadline:
             module.fail_json(
                 msg=f"not ready after {parameters['wait']} s: {state}; docs/kubernetes.md says where to look"
             )
         time.sleep(1)
-        state = readiness(parameters["node"])
+        state = readiness(parameters["node"], parameters["joins"])
 
     module.exit_json(
         changed=False,
@@ -220,6 +237,7 @@ def main() -> None:
         unpacked=(Path(parameters["directory"]) / parameters["key"]).is_dir(),
         imported=imported,
         initialised=initialised,
+        authority_sha256=hashlib.sha256(authority.read_bytes()).hexdigest() if authority.exists() else "",
         kubeconfigs=sorted(path.name for path in KUBERNETES.glob("*.conf")),
         admin_sha256=hashlib.sha256(admin.read_bytes()).hexdigest() if admin.exists() else "",
         ready=not state,
