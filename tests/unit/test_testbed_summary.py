@@ -116,6 +116,16 @@ def test_what_is_switched_off_is_left_out() -> None:
     assert "none has run on this deployment" in text
 
 
+def test_the_stand_in_of_caesar_rest_is_told_in_capitals() -> None:
+    about = {"url": "http://10.89.0.12:30031/caesar/api/v1.0", "commit": "6c34a9c247", "image": "i", "reason": "no git"}
+    text = "\n".join(testbed_summary.summary_lines(data(caesar_rest=about | {"kind": "stand-in"})))
+    assert "rest       http://10.89.0.12:30031/caesar/api/v1.0" in text
+    assert "THE STAND-IN OF CAESAR-REST, NOT CAESAR-REST ITSELF: no git" in text
+    text = "\n".join(testbed_summary.summary_lines(data(caesar_rest=about | {"kind": "upstream"})))
+    assert "caesar-rest itself, unpatched, commit 6c34a9c" in text
+    assert "STAND-IN" not in text
+
+
 def test_a_platform_that_does_not_answer_its_planner_is_told() -> None:
     answer = {"slurm-account-001": {"reason": None, "platform": {"answers": False, "why": "no answer within 2 s"}}}
     assert "  slurm-account-001: no answer within 2 s" in testbed_summary.platform_lines([PLATFORM], answer)

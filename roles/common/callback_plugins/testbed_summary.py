@@ -142,6 +142,19 @@ def smoke_lines(smoke: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def caesar_rest_lines(about: Mapping[str, Any]) -> list[str]:
+    """Tell where caesar-rest is, and whether it is the real one."""
+    if not about:
+        return []
+    if about["kind"] == "stand-in":
+        real = f"THIS IS THE STAND-IN OF CAESAR-REST, NOT CAESAR-REST ITSELF: {about['reason']}; docs/caesar-rest.md"
+    elif about["kind"] == "upstream":
+        real = f"caesar-rest itself, unpatched, commit {about['commit'][:7]}"
+    else:
+        real = f"image {about['image']}"
+    return [*wrapped("rest", about["url"], 11), *wrapped("", real, 11)]
+
+
 def summary_lines(data: Mapping[str, Any]) -> list[str]:
     """Write the whole summary."""
     answers = {row["name"]: row for row in (data.get("capabilities") or {}).get("platforms", [])}
@@ -156,6 +169,7 @@ def summary_lines(data: Mapping[str, Any]) -> list[str]:
         lines += wrapped("planners", f"http://{data['planner_address']}, {where}" if planned else "none", 11)
     if data.get("voter"):
         lines += wrapped("voter", f"{data['voter']}, also its web page", 11)
+    lines += caesar_rest_lines(data.get("caesar_rest") or {})
     lines += ["", *smoke_lines(data.get("smoke") or {}), "", "try"]
     commands = [
         (f".venv/bin/caesar-vote ask --app aegean{option}", "who would run a job, and why"),
