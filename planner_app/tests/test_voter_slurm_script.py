@@ -90,6 +90,22 @@ def test_another_shape_is_refused(old: str, new: str, reason: str) -> None:
     assert reason in str(refused.value)
 
 
+def test_several_processes_are_refused_with_what_to_ask_for_instead() -> None:
+    """Word for word what caesar-rest 6c34a9c writes for app caesar with nproc 2 and nthreads 2."""
+    name, app = "0123456789abcdef0123456789abcdef", "/opt/caesar-rest"
+    script = (
+        "#!/bin/bash \n sleep 10 \n mpirun --report-bindings --np 2 --map-by ppr:2:node:pe=2 --bind-to core "
+        f"singularity run --containall --no-home --scratch /home/cirasa/{name} "
+        f"-B {JOBS}/anonymous/job_{name}:{app}/jobs/anonymous/job_{name} "
+        f"-B {DATA}/anonymous/0a1b.fits:{app}/data/anonymous/0a1b.fits -B /etc/libibverbs.d --env CHANGE_RUNUSER=0 "
+        f"--env JOB_DIR=/home/cirasa/{name} --env JOB_OPTIONS='--run --nproc=2 --nthreads=2 "
+        f"--inputfile={app}/data/anonymous/0a1b.fits' --env JOB_OUTDIR={app}/jobs/anonymous/job_{name} "
+        "/opt/containers/caesar/caesar-job_latest.sif"
+    )
+    with pytest.raises(Refused, match="several processes with mpirun, and jobs here are one: ask for nproc 1"):
+        read({"script": script, "job": {"name": name, "cpus_per_task": 2, "tasks": 2}})
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import httpx
 from planner_app.execution_broker import kinds
+from planner_app.execution_broker.codecs import JSON, acceptable
 from planner_app.execution_broker.models import ExecutionRequest
 from planner_app.execution_broker.times import format_duration, format_instant
 from planner_app.voter.api import create_app
@@ -47,6 +48,8 @@ class StubPlanner:
         """Names of the sessions' requests."""
         self.ran: set[str] = set()
         self.url = ""
+        self.accept = ""
+        """The header of the last call."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -58,6 +61,7 @@ class StubPlanner:
                 assert headers["authorization"] == f"bearer token-of-{self.name}"
                 self.calls.append((method, path, json.loads(body) if body else None))
                 self.traces.append(headers.get("traceparent", ""))
+                self.accept = headers.get("accept", "")
                 answer = await self.behaviour(self, method, path, body) if self.behaviour else None
                 if answer == b"close":
                     break
@@ -86,12 +90,16 @@ class StubPlanner:
         if path == "/capabilities":
             return http(200, {"name": "somebody else", "quota": {"cores": 4}} | self.capabilities)
         session, _, rest = path.removeprefix("/sessions/").partition("/")
+        # As planners do: who takes JSON only gets no bytes.
+        kind = {"stdout": "text/plain", "outputs/catalog-x.json": "application/octet-stream"}.get(rest, JSON)
+        if acceptable(self.accept, [kind]) is None:
+            return http(406, {"title": "Not Acceptable"}, "application/problem+json")
         if rest == "stdout":
             return http(200, b"found 58 islands\n", "text/plain")
         if rest == "outputs":
             return http(200, [{"name": "catalog-x.json", "size": 12}])
         if rest == "outputs/catalog-x.json":
-            return http(200, {"sources": []})
+            return http(200, {"sources": []}, kind)
         if session not in self.sessions:
             return http(404, {"title": "Not Found"}, "application/problem+json")
         if method == "POST":

@@ -67,9 +67,9 @@ def read_submission(body: Any, data: PurePosixPath, jobs: PurePosixPath) -> Subm
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise Refused("job.name must be of letters, digits, dot, dash and underscore")
     cores, tasks = _count(job, "cpus_per_task"), _count(job, "tasks")
+    command = _read_script(body["script"])
     if tasks != 1:
         raise Refused(f"job.tasks is {tasks}: jobs here have one task")
-    command = _read_script(body["script"])
 
     directory = str(jobs / "{user}" / f"job_{name}")
     user, outputs = _bound(command, jobs, 2)
@@ -111,7 +111,10 @@ def _read_script(script: str) -> _Command:
         raise Refused(f"the script has a {line[plain.end() if plain else 0]!r}, which it can not have here")
     words = split_words(line)
     if words[0] == "mpirun":
-        raise Refused("the script runs several processes with mpirun; jobs here are one process")
+        # One job is one container here, on Kubernetes too: nothing would start the other processes and join them.
+        raise Refused(
+            "the script runs several processes with mpirun, and jobs here are one: ask for nproc 1, and for threads"
+        )
     if words[:2] != ["singularity", "run"]:
         raise Refused("the script's command must be singularity run")
     return _read_command(words[2:])
