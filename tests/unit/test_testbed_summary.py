@@ -164,3 +164,30 @@ def test_a_failure_shows_the_next_step_and_no_table(playbook: str, failures: int
         )
     )
     assert shown[:2] == expected
+
+
+def test_health_is_told_where_it_was_asked_for() -> None:
+    assert not any(line.startswith("health") for line in testbed_summary.summary_lines(data()))
+    well = testbed_summary.summary_lines(data(health={"slurm": [], "kube": []}))
+    assert well[0] == "The testbed caesar is up."
+    assert any(line.startswith("health     all machines answer") for line in well)
+    ill = testbed_summary.summary_lines(data(health={"slurm": ["unit slurmd.service has failed"], "kube": ["a", "b"]}))
+    assert ill[0] == "The testbed caesar has troubles."
+    told = [line for line in ill if "slurm: " in line or "kube: " in line]
+    assert told == ["health     slurm: unit slurmd.service has failed", "           kube: a", "           kube: b"]
+
+
+def test_one_node_of_kubernetes_is_the_control_plane() -> None:
+    groups = {"kubernetes_nodes": ["kube", "worker"]}
+    lines = testbed_summary.machine_lines(["kube", "worker"], ["10.89.0.14", "10.89.0.15"], groups)
+    assert [line.split("  ")[-1] for line in lines[1:]] == [
+        "Kubernetes' control plane and node",
+        "a node of Kubernetes",
+    ]
+    lines = testbed_summary.machine_lines(
+        ["kube", "worker"], ["a", "b"], groups | {"kubernetes_control_planes": ["worker"]}
+    )
+    assert [line.split("  ")[-1] for line in lines[1:]] == [
+        "a node of Kubernetes",
+        "Kubernetes' control plane and node",
+    ]

@@ -17,8 +17,8 @@ name: testbed_summary
 type: aggregate
 short_description: What the testbed is and what to try, after the recap
 description:
-  - Prints the statistic C(testbed_summary) that playbooks/smoke.yml sets. After a run of site.yml that failed it
-    prints the next step instead.
+  - Prints the statistic C(testbed_summary) that playbooks/smoke.yml sets, for status.yml as well. After a run of
+    site.yml that failed it prints the next step instead.
 requirements: [enabled in ansible.cfg]
 """
 
@@ -80,13 +80,29 @@ def sizes(resources: Mapping[str, Any] | None, *names: str) -> list[str]:
     return [f"{resources[name]:g}" if resources and resources.get(name) is not None else "-" for name in names]
 
 
+def _runs(group: str, name: str, groups: Mapping[str, Sequence[str]]) -> str:
+    """Tell what runs on a machine of a group; one node of Kubernetes is the control plane."""
+    if group == "kubernetes_nodes":
+        first = [*groups.get("kubernetes_control_planes", ()), *groups[group]][0]
+        return RUNS[group] if name == first else "a node of Kubernetes"
+    return RUNS[group]
+
+
 def machine_lines(names: Sequence[str], addresses: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[str]:
     """Tell which machines there are."""
     rows = []
     for name, address in zip(names, addresses, strict=True):
-        runs = ", ".join(text for group, text in RUNS.items() if name in groups.get(group, ()))
+        runs = ", ".join(_runs(group, name, groups) for group in RUNS if name in groups.get(group, ()))
         rows.append((name, address or "-", runs or "-"))
     return table(("machine", "address", "what runs there"), rows)
+
+
+def health_lines(health: Mapping[str, Sequence[str]]) -> list[str]:
+    """Tell how machines and clusters are, by machine; nothing where nobody asked."""
+    told = [f"{name}: {line}" for name, lines in health.items() for line in lines]
+    if health and not told:
+        told = ["all machines answer, no unit has failed, the clusters' nodes are ready"]
+    return [line for each in told for line in wrapped("health" if each is told[0] else "", each, 11)]
 
 
 def _free(platform: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
@@ -160,8 +176,12 @@ def summary_lines(data: Mapping[str, Any]) -> list[str]:
     answers = {row["name"]: row for row in (data.get("capabilities") or {}).get("platforms", [])}
     option = "" if data["testbed"] == "caesar" else f" --testbed {data['testbed']}"
     state = home(data["state"])
-    lines = [f"The testbed {data['testbed']} is up.", ""]
+    health = data.get("health") or {}
+    is_up = "has troubles" if any(health.values()) else "is up"
+    lines = [f"The testbed {data['testbed']} {is_up}.", ""]
     lines += machine_lines(data["machines"], data["addresses"], data["groups"])
+    if health:
+        lines += ["", *health_lines(health)]
     lines += ["", *platform_lines(data["platforms"], answers), ""]
     if data.get("planner_address"):
         planned = [platform for platform in data["platforms"] if platform.get("planner", True)]
