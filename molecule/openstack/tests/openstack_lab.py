@@ -1,0 +1,141 @@
+"""Playbooks run on a control plane of OpenStack as an operator runs them, and what they asked of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import openstack
+import pytest
+
+PROJECT = Path(__file__).parents[3]
+TESTBED = "caesar-os"
+
+
+def load(path: Path) -> ModuleType:
+    """Import a program by its path."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+plane = load(PROJECT / "molecule/openstack/control_plane/plane.py")
+
+
+@dataclass
+class Run:
+    """A playbook's run."""
+
+    returncode: int
+    stdout: str
+
+    @property
+    def changed(self) -> int:
+        return sum(int(count) for count in re.findall(r"changed=(\d+)", self.stdout))
+
+
+@dataclass
+class Lab:
+    """The control plane and a state directory."""
+
+    directory: Path
+    state: Path
+    member: openstack.connection.Connection
+    admin: openstack.connection.Connection
+
+    def command(self, playbook: str, *arguments: str) -> list[str]:
+        return [
+            str(PROJECT / ".venv/bin/ansible-playbook"),
+            f"--inventory={PROJECT}/inventories/openstack",
+            f"playbooks/{playbook}.yml",
+            f"--extra-vars=testbed_name={TESTBED} testbed_state_dir={self.state}",
+            '--extra-vars={"openstack_machines_cloud": "member", "openstack_machines_ssh_from": ["192.0.2.0/24"]}',
+            *arguments,
+        ]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("OS_")}
+        return clean | {"OS_CLIENT_CONFIG_FILE": str(self.directory / "clouds.yaml"), "ANSIBLE_NOCOLOR": "1"}
+
+    def run(self, playbook: str, *arguments: str) -> Run:
+        environment = self.environment
+        environment.pop("ANSIBLE_FORCE_COLOR", None)
+        done = subprocess.run(
+            self.command(playbook, *arguments),
+            cwd=PROJECT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=400,
+            check=False,
+        )
+        return Run(done.returncode, done.stdout)
+
+    def run_until(self, wanted: str, *arguments: str) -> None:
+        """Run the stage machines and kill it, all its processes at once, when a request of this kind was answered."""
+        seen = len(self.writes())
+        process = subprocess.Popen(
+            self.command("machines", *arguments),
+            cwd=PROJECT,
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            while not any(re.fullmatch(wanted, one) for one in self.writes()[seen:]):
+                if process.poll() is not None:
+                    pytest.fail(f"the run ended before {wanted}")
+        finally:
+            # Modules are in sessions of their own no more than their parents: one group each, found by its leader.
+            for group in groups_of(process.pid):
+                os.killpg(group, signal.SIGKILL)
+            process.wait()
+
+    def writes(self) -> list[str]:
+        """What was asked to be changed so far, but for logins: "POST /servers"."""
+        return [
+            f"{one['method']} {one['path']}"
+            for one in plane.requests(self.directory)
+            if one["method"] not in ("GET", "HEAD", "OPTIONS")
+            and one["service"] in ("nova", "neutron", "glance")
+            and "caesar-testbed" in str(one["agent"])
+        ]
+
+    def servers(self) -> dict[str, dict[str, Any]]:
+        found = self.member.compute.get("/servers/detail", microversion="2.64").json()["servers"]
+        return {server["metadata"].get("caesar-machine", server["name"]): server for server in found}
+
+    def usage(self) -> dict[str, int]:
+        """What the project uses of its limits."""
+        limits = self.member.compute.get("/limits").json()["limits"]["absolute"]
+        quota = self.member.network.get(f"/quotas/{self.member.current_project_id}/details").json()["quota"]
+        return {name: limits[name] for name in ("totalCoresUsed", "totalInstancesUsed", "totalRAMUsed")} | {
+            name: one["used"] for name, one in quota.items() if isinstance(one, dict)
+        }
+
+
+def groups_of(pid: int) -> set[int]:
+    """Process groups of a process and all that come from it."""
+    found = {os.getpgid(pid)}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+            parent, group = int(fields[1]), int(fields[2])
+        except (OSError, IndexError):
+            continue
+        if parent == pid:
+            found |= {group} | groups_of(int(path.parent.name))
+    return found - {os.getpgid(0)}

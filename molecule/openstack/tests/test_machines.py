@@ -1,0 +1,205 @@
+"""Machines on a cloud by a plain member: made, left alone, refused, repaired, taken down; in this order."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from openstack_lab import PROJECT, TESTBED, Lab
+
+HOSTS = yaml.safe_load((PROJECT / "inventories/openstack/hosts.yml").read_text())["all"]["children"]
+MACHINES = set(HOSTS["openstack_machines"]["hosts"])
+MARK = f"caesar-testbed={TESTBED}"
+
+
+@pytest.fixture(scope="module")
+def before(lab: Lab) -> dict[str, int]:
+    """What is used of the project's limits before anything is made; the first look makes the default security group."""
+    assert len(list(lab.member.network.security_groups())) == 1
+    return lab.usage()
+
+
+def set_quota(lab: Lab, project: str, **limits: int) -> None:
+    answer = lab.admin.compute.put(f"/os-quota-sets/{project}", json={"quota_set": limits})
+    assert answer.status_code == 200, answer.text
+
+
+def test_what_is_too_much_is_refused_before_anything_is_made(lab: Lab, before: dict[str, int]) -> None:
+    set_quota(lab, lab.member.current_project_id, cores=8, instances=3)
+    run = lab.run("machines")
+    set_quota(lab, lab.member.current_project_id, cores=240, instances=60)
+    assert run.returncode != 0
+    assert "instances: 5 needed, 3 left of 3, short by 2" in run.stdout
+    assert "cores: 40 needed, 8 left of 8, short by 32" in run.stdout
+    assert lab.writes() == []
+    assert not lab.state.exists()
+    assert lab.usage() == before
+
+
+def test_check_says_what_would_be_made_and_makes_nothing(lab: Lab, before: dict[str, int]) -> None:
+    run = lab.run("machines", "--check", "--diff")
+    assert run.returncode == 0, run.stdout
+    assert "create server slurm" in run.stdout
+    assert run.changed == 1
+    assert lab.writes() == []
+    assert not lab.state.exists()
+
+
+def test_a_run_that_is_killed_is_finished_by_the_next(lab: Lab, before: dict[str, int]) -> None:
+    """Killed after the network was made but not its subnet, then after the first server was asked for."""
+    for step in ("POST /.*networks", "POST /servers"):
+        lab.run_until(step)
+    run = lab.run("machines")
+    assert run.returncode == 0, run.stdout
+    servers = lab.servers()
+    assert set(servers) == MACHINES
+    assert len(list(lab.member.compute.servers())) == len(MACHINES)
+    assert {server["status"] for server in servers.values()} == {"ACTIVE"}
+    for kind in (lab.member.network.networks, lab.member.network.routers, lab.member.network.subnets):
+        assert len([one for one in kind() if MARK in one.tags]) == 1
+    [address] = lab.member.network.ips()
+    assert address.status == "ACTIVE"
+    assert address.tags == [MARK]
+
+
+def test_the_second_run_changes_and_writes_nothing(lab: Lab) -> None:
+    seen = len(lab.writes())
+    run = lab.run("machines")
+    assert (run.returncode, run.changed) == (0, 0), run.stdout
+    check = lab.run("machines", "--check")
+    assert (check.returncode, check.changed) == (0, 0), check.stdout
+    assert lab.writes()[seen:] == []
+
+
+def test_ports_have_only_the_security_groups_of_their_parts(lab: Lab) -> None:
+    groups = {group.id: group.name for group in lab.member.network.security_groups()}
+    servers = lab.servers()
+    by_server = {port.device_id: port for port in lab.member.network.ports()}
+    found = {
+        name: {groups[one] for one in by_server[server["id"]].security_group_ids} for name, server in servers.items()
+    }
+    assert found["slurm"] == {f"{TESTBED}-inside", f"{TESTBED}-slurm_controllers"}
+    assert f"{TESTBED}-entry" in found["planner"]
+    assert [name for name, ours in found.items() if f"{TESTBED}-entry" in ours] == ["planner"]
+    outside = [
+        rule
+        for rule in lab.member.network.security_group_rules(direction="ingress")
+        if groups.get(rule.security_group_id, "").startswith(TESTBED) and not rule.remote_group_id
+    ]
+    assert [(rule.remote_ip_prefix, rule.port_range_min) for rule in outside] == [("192.0.2.0/24", 22)]
+
+
+def test_the_operators_files_lead_through_the_entry_machine(lab: Lab) -> None:
+    handles = json.loads((lab.state / "machines.json").read_text())
+    assert set(handles["machines"]) == MACHINES
+    [address] = lab.member.network.ips()
+    assert handles["entry"] == address.floating_ip_address
+    shown = subprocess.run(
+        ["ssh", "-G", "-F", lab.state / "ssh_config", "slurm"], capture_output=True, text=True, check=True
+    ).stdout
+    assert f"hostname {handles['machines']['slurm']['address']}" in shown
+    assert "-W [%h]:%p planner" in shown or "-W %h:%p planner" in shown
+    assert "stricthostkeychecking true" in shown
+    assert (lab.state / "secrets/ssh_ed25519").stat().st_mode & 0o077 == 0
+
+
+def test_host_keys_known_here_are_those_the_machines_were_given(lab: Lab) -> None:
+    known = dict(line.split(" ", 1) for line in (lab.state / "known_hosts").read_text().splitlines())
+    for name, server in lab.servers().items():
+        shown = lab.admin.compute.get(f"/servers/{server['id']}", microversion="2.64").json()["server"]
+        given = yaml.safe_load(base64.b64decode(shown["OS-EXT-SRV-ATTR:user_data"]))["ssh_keys"]
+        public = subprocess.run(
+            ["ssh-keygen", "-y", "-f", "/dev/stdin"], input=given["ed25519_private"], capture_output=True, text=True
+        ).stdout
+        assert known[f"{TESTBED}-{name}"].split() == given["ed25519_public"].split()
+        assert not public or public.split()[:2] == given["ed25519_public"].split()
+
+
+def test_the_inventory_has_the_servers_in_their_groups(lab: Lab) -> None:
+    run = subprocess.run(
+        [
+            PROJECT / ".venv/bin/ansible-inventory",
+            f"--inventory={PROJECT}/inventories/openstack/openstack.yml",
+            f"--extra-vars=testbed_name={TESTBED} openstack_machines_cloud=member",
+            "--list",
+        ],
+        cwd=PROJECT,
+        env=lab.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(run.stdout)
+    assert set(found["openstack_servers"]["hosts"]) == MACHINES
+    for group, described in HOSTS.items():
+        if group != "openstack_machines":
+            assert set(found[group]["hosts"]) == set(described["hosts"])
+    planner = found["_meta"]["hostvars"]["planner"]["openstack_server"]
+    # Marked as what came from outside.
+    assert planner["status"] in ("ACTIVE", {"__ansible_unsafe": "ACTIVE"})
+    assert len(planner["fixed"]) == 1
+
+
+def test_failed_and_lost_machines_come_back_and_the_others_stay(lab: Lab) -> None:
+    """One in ERROR, the entry machine deleted, one stopped, a rule opened by hand, a stranger beside them."""
+    servers = lab.servers()
+    lab.admin.compute.post(
+        f"/servers/{servers['kube']['id']}/action", json={"os-resetState": {"state": "error"}}
+    ).raise_for_status()
+    lab.member.compute.delete_server(servers["planner"]["id"])
+    lab.member.compute.stop_server(servers["slurm"]["id"])
+    [group] = lab.member.network.security_groups(name=f"{TESTBED}-inside")
+    lab.member.network.create_security_group_rule(
+        security_group_id=group.id, direction="ingress", protocol="tcp", port_range_min=1, port_range_max=65535
+    )
+    stranger = lab.member.network.create_network(name=TESTBED)
+    for _ in range(200):
+        now = lab.servers()
+        if "planner" not in now and now["slurm"]["status"] == "SHUTOFF":
+            break
+    run = lab.run("machines")
+    assert run.returncode == 0, run.stdout
+    after = lab.servers()
+    assert {server["status"] for server in after.values()} == {"ACTIVE"}
+    assert set(after) == MACHINES
+    same = {name for name in MACHINES if after[name]["id"] == servers[name]["id"]}
+    assert same == MACHINES - {"kube", "planner"}
+    assert lab.run("machines").changed == 0
+    assert lab.member.network.get_network(stranger.id).tags == []
+    lab.member.network.delete_network(stranger)
+    known = (lab.state / "known_hosts").read_text()
+    assert after["kube"]["metadata"]["caesar-host-key"] in known
+
+
+def test_teardown_leaves_nothing(lab: Lab, before: dict[str, int]) -> None:
+    check = lab.run("teardown", "--check")
+    assert "changed=1" in check.stdout
+    assert set(lab.servers()) == MACHINES
+    run = lab.run("teardown", "--extra-vars=confirm=yes")
+    assert run.returncode == 0, run.stdout
+    assert lab.usage() == before
+    assert lab.servers() == {}
+    assert list(lab.member.compute.keypairs()) == []
+    assert list(lab.member.compute.server_groups()) == []
+    assert not lab.state.exists()
+    assert lab.run("teardown", "--extra-vars=confirm=yes").changed == 0
+
+
+def test_flavors_that_are_missing_are_said_by_a_member_and_made_by_who_may(lab: Lab) -> None:
+    [flavor] = [one for one in lab.admin.compute.flavors() if one.name == "desktop-x2"]
+    lab.admin.compute.delete_flavor(flavor)
+    run = lab.run("machines", "--check")
+    assert "there is no flavor desktop-x2 (8 cores, 32 GiB, 512 GB), and this credential may not make one" in run.stdout
+    set_quota(lab, lab.admin.current_project_id, cores=240, instances=60, ram=-1)
+    run = lab.run("machines", "--check", "--diff", '--extra-vars={"openstack_machines_cloud": "admin"}')
+    assert "create flavor desktop-x2" in run.stdout
+
+
+def test_no_secret_is_in_what_was_written_on_the_way(lab: Lab) -> None:
+    passwords = json.loads((lab.directory / "passwords.json").read_text())
+    written = "".join(path.read_text() for path in Path(lab.directory).glob("*.requests"))
+    assert not [user for user, password in passwords.items() if password in written]
