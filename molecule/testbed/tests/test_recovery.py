@@ -81,6 +81,7 @@ def ended(caesar_vote: Command, ballot: str, timeout: float = 120) -> dict[str, 
         time.sleep(1)  # the voter itself polls once a second
 
 
+@pytest.mark.timeout(900)  # its run alone may take ten minutes
 def test_all_machines_killed_come_back_with_the_next_run(caesar_vote: Command, fits: Path, tmp_path: Path) -> None:
     whole = caesar_vote("run", "--json", "--only", "slurm-account-002", "--outdir", str(tmp_path / "a"), str(fits))
     assert whole.returncode == 0, whole.stdout + whole.stderr
