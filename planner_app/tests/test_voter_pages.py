@@ -1,7 +1,6 @@
 """The voter's pages over HTTP: who gets in, what is shown, and that nothing of a stranger's is more than text."""
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ import pytest
 from planner_app.execution_broker.times import format_instant
 from planner_app.voter.pages.gate import is_for_a_browser
 from planner_app.voter.pages.logins import LINK_SECONDS, LOGIN_SECONDS, Logins
+from tests.test_voter_facade import CaesarRest, has_state, runs
 from tests.test_voter_pages_map import fits
 from tests.voter_stubs import Behaviour, StubPlanner, VoterUnderTest, gives, http, running, until, vote
 
@@ -385,10 +385,26 @@ async def test_platforms_show_what_their_planners_say(tmp_path: Path) -> None:
 
 
 async def test_a_job_of_caesar_rest_is_found_by_its_number(tmp_path: Path) -> None:
-    """Nothing of the pages knows of caesar-rest but by the voter's own records."""
-    one = StubPlanner("one", with_outputs())
-    async with browsing(tmp_path, one) as (api, browser):
-        await browser.page("/jobs/1", 404)
-        ballot = await vote(api)
-        assert ballot["id"][:8] in await browser.page(f"/jobs/{ballot['trace']}")
-        assert json.loads((await api.get("/ballots")).text)["ballots"][0]["id"] == ballot["id"]
+    goes, gives_outputs = runs(), with_outputs()
+
+    async def behaviour(stub: StubPlanner, method: str, path: str, body: bytes) -> bytes | None:
+        return await gives_outputs(stub, method, path, body) or await goes(stub, method, path, body)
+
+    one = StubPlanner("one", behaviour)
+    rest = CaesarRest(tmp_path, one)
+    image = rest.data / "anonymous" / "0a1b.fits"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(fits([[float((x, y) == (19, 14)) for x in range(40)] for y in range(30)]))
+    async with running(one), rest.up() as api:
+        number = await rest.submit(api, 7)
+        await until(lambda: has_state(api, number, "COMPLETED"))
+        api.headers["Authorization"] = "Bearer secret"
+        browser = Browser(api)
+        async with browser.http:
+            await browser.log_in(api)
+            page = await browser.page(f"/jobs/{number}")
+            assert re.findall(r'<th role="rowheader" scope="row">(\w[\w ]+)</th>', page)[:2] == ["Submitted", "Vote"]
+            assert re.findall(r'data-x="([\d.]+)" data-y="([\d.]+)"', page) == [("19.5", "15.5")]
+            assert (await browser.http.get(f"/jobs/{number}/image.png")).content.startswith(b"\x89PNG")
+            assert "Submitted" in await browser.page(f"/jobs/{7:032x}")
+            await browser.page(f"/jobs/{number + 1}", 404)
