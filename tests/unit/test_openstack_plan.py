@@ -182,6 +182,14 @@ def test_a_machine_that_is_not_as_it_should_be(change: dict[str, object], expect
     assert shown(op.plan(desired(), replace(now, servers=servers))) == expected
 
 
+def test_what_was_opened_by_hand_is_closed() -> None:
+    now = up(desired())
+    inside = now.security_groups["inside"]
+    opened = replace(inside, rules={**inside.rules, op.Rule("tcp", 1, 65535, cidr="0.0.0.0/0"): "hand"})
+    steps = op.plan(desired(), replace(now, security_groups={**now.security_groups, "inside": opened}))
+    assert [(step.action, step.data["id"]) for step in steps] == [("delete rule", "hand")]
+
+
 def test_a_machine_that_is_there_twice_stays_once_and_it_is_the_one_that_runs() -> None:
     now = up(desired())
     [slurm] = [one for one in now.servers if one.machine == "slurm"]

@@ -153,7 +153,7 @@ def test_failed_and_lost_machines_come_back_and_the_others_stay(lab: Lab) -> Non
     lab.member.compute.delete_server(servers["planner"]["id"])
     lab.member.compute.stop_server(servers["slurm"]["id"])
     [group] = lab.member.network.security_groups(name=f"{TESTBED}-inside")
-    lab.member.network.create_security_group_rule(
+    opened = lab.member.network.create_security_group_rule(
         security_group_id=group.id, direction="ingress", protocol="tcp", port_range_min=1, port_range_max=65535
     )
     stranger = lab.member.network.create_network(name=TESTBED)
@@ -168,6 +168,7 @@ def test_failed_and_lost_machines_come_back_and_the_others_stay(lab: Lab) -> Non
     assert set(after) == MACHINES
     same = {name for name in MACHINES if after[name]["id"] == servers[name]["id"]}
     assert same == MACHINES - {"kube", "planner"}
+    assert opened.id not in {rule.id for rule in lab.member.network.security_group_rules()}
     assert lab.run("machines").changed == 0
     assert lab.member.network.get_network(stranger.id).tags == []
     lab.member.network.delete_network(stranger)
