@@ -43,6 +43,11 @@ def actions(state: mp.Seen, wanted: mp.Wanted = WANTED) -> list[tuple[str, str]]
     return [(step.action, step.subject) for step in mp.plan(wanted, state)[1]]
 
 
+def test_a_machine_that_is_to_be_made_anew_is_the_only_one() -> None:
+    found = actions(seen(slurm=running("slurm"), kube=running("kube")), replace(WANTED, anew=frozenset({"kube"})))
+    assert found == [("remove machine", "t-kube"), ("create machine", "t-kube"), ("start machine", "t-kube")]
+
+
 def test_nothing_there_makes_everything_in_order() -> None:
     subnet, steps = mp.plan(WANTED, mp.Seen(False, None, {}, frozenset(), ("10.89.0.0/23",)))
     assert str(subnet) == "10.89.2.0/24"

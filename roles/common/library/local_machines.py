@@ -34,6 +34,11 @@ options:
         path; C(storage) is shared by all) and C(memory_gib).
     type: dict
     default: {}
+  rebuild:
+    description: Machines that are removed and made anew although nothing about them changed; their volumes stay.
+    type: list
+    elements: str
+    default: []
   image_key:
     description: Names the image.
     type: str
@@ -642,6 +647,7 @@ def present(module: AnsibleModule) -> dict[str, Any]:
         host_keys={
             m.name: files.key(f"ssh_host_{m.name}_ed25519", f"{parameters['testbed']}-{m.name}") for m in machines
         },
+        anew=frozenset(parameters["rebuild"]),
         authorized_key=files.key("ssh_ed25519", f"operator of testbed {parameters['testbed']}"),
     )
     files.write("containers.conf", conf)
@@ -769,6 +775,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "state_dir": {"type": "path", "required": True},
             "machines": {"type": "dict", "default": {}},
+            "rebuild": {"type": "list", "elements": "str", "default": []},
             "image_key": {"type": "str", "default": "", "no_log": False},
             "image_archive": {"type": "path"},
             "apt_archives_dir": {"type": "path"},

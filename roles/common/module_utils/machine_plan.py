@@ -62,6 +62,8 @@ class Wanted:
     #: Public keys, which are part of a machine: host keys by machine, and the one that may log in.
     host_keys: Mapping[str, str] = field(default_factory=dict)
     authorized_key: str = ""
+    #: Machines that are made anew although nothing about them changed.
+    anew: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,9 @@ def plan(wanted: Wanted, seen: Seen) -> tuple[Network, list[Step]]:
         container = seen.containers.get(name)
         if container and container.definition != definition(wanted, machine, subnet):
             steps.append(Step("remove machine", name, "its definition changed; its volumes stay"))
+            container = None
+        elif container and machine.name in wanted.anew:
+            steps.append(Step("remove machine", name, "it is to be made anew; its volumes stay"))
             container = None
         elif container and container.state == "created":
             # It may lack its keys, or cannot start at all; nothing is on it yet.
