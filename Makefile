@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 ARGS ?=
 # Apart, since modules of Ansible are no package and may be namesakes.
-TYPED := planner_app/planner_app tools $(patsubst %,roles/common/%,module_utils filter_plugins library action_plugins callback_plugins)
+TYPED := planner_app/planner_app tools $(patsubst %,roles/common/%,module_utils filter_plugins library action_plugins callback_plugins inventory_plugins)
 .DEFAULT_GOAL := help
 .PHONY: help host env testbed check lint types unit test teardown clean-cache
 
@@ -40,6 +40,7 @@ test: host check ## all tests, on a real testbed of their own
 	pytest -q tests/image tests/browser
 	molecule test -s testbed
 	molecule test -s large
+	molecule test -s openstack
 
 teardown: env ## remove the testbed (CONFIRM=yes answers the question)
 	ansible-playbook playbooks/teardown.yml $(if $(CONFIRM),-e confirm=$(CONFIRM)) $(ARGS)
