@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _DURATION = re.compile(
     r"P(?!$)(?:(?P<weeks>\d{1,9})W|(?:(?P<days>\d{1,9})D)?"
@@ -44,6 +45,7 @@ def parse_duration(text: str) -> timedelta:
         raise ValueError("is longer than any job can be") from None
 
 
+@lru_cache(256)
 def format_duration(duration: timedelta) -> str:
     """Write a duration of zero or more, to the microsecond."""
     if duration < timedelta(0):
@@ -78,7 +80,9 @@ def parse_instant(text: str) -> datetime:
 
 def format_instant(instant: datetime) -> str:
     """Write an instant in UTC, with as many decimals of a second as it has."""
-    return instant.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
+    if instant.tzinfo is not UTC:
+        instant = instant.astimezone(UTC)
+    return instant.isoformat().removesuffix("+00:00") + "Z"
 
 
 def parse_interval(text: str) -> Interval:
