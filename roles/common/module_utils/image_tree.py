@@ -259,12 +259,18 @@ def make(
         prove(root)
         empty_temporary(root)
         say("5/5 writing the image")
-        made = tree.output.with_name(f"{tree.output.name}.partial")
-        shutil.rmtree(made, ignore_errors=True)
-        made.mkdir()
+        made = Path(tempfile.mkdtemp(prefix=f"{tree.output.name}.partial-", dir=tree.output.parent))
+        made.chmod(0o755)
         digest = pack(tree, root, made, epoch)
         (made / "image.json").write_text(json.dumps({"digest": digest, **about(made)}) + "\n")
-        made.rename(tree.output)
+        try:
+            made.rename(tree.output)
+        except OSError:
+            # Another run was faster. What it made is the same: the name says what of.
+            if not (tree.output / "image.json").exists():
+                raise
+            shutil.rmtree(made)
+            digest = json.loads((tree.output / "image.json").read_text())["digest"]
     finally:
         if work.name.startswith("job-image-"):
             shutil.rmtree(work, ignore_errors=True)
