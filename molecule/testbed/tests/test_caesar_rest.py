@@ -187,13 +187,15 @@ def test_nothing_says_the_password(rest: httpx.Client, kube: Host) -> None:
 def test_it_reaches_nobody_but_database_voter_and_names(kube: Host, address: dict[str, str]) -> None:
     code = (
         "import socket, sys\n"
-        "for host, port in [word.split(':') for word in sys.argv[1:]]:\n"
-        "    try: socket.create_connection((host, int(port)), 2); print('open')\n"
+        "for host, port, wait in [word.split(':') for word in sys.argv[1:]]:\n"
+        "    try: socket.create_connection((host, int(port)), int(wait)); print('open')\n"
         "    except OSError: print('closed')\n"
     )
     asked = {f"{address['planner']}:8100": "open", "mongodb:27017": "open", f"{address['planner']}:8101": "closed"}
     asked |= {f"{address['kube']}:6443": "closed", f"{address['slurm']}:22": "closed"}
-    command = f"python3 -c {shlex.quote(code)} {' '.join(asked)}"
+    waits = {"open": 15, "closed": 2}
+    words = " ".join(f"{where}:{waits[how]}" for where, how in asked.items())
+    command = f"python3 -c {shlex.quote(code)} {words}"
     told = kube.check_output(f"{KUBECTL} -n {NAMESPACE} exec deploy/caesar-rest -- {command}")
     assert dict(zip(asked, told.split(), strict=True)) == asked
 
@@ -218,6 +220,10 @@ def test_without_a_database_errors_are_clear_and_it_comes_back(rest: httpx.Clien
     finally:
         kube.check_output(f"{scale}=1")
         kube.check_output(f"{KUBECTL} -n {NAMESPACE} rollout status statefulset mongodb --timeout=120s")
+    deadline = time.monotonic() + 30
+    while rest.get("/fileids").status_code != 200:
+        assert time.monotonic() < deadline, "it does not find the database that is back"
+        time.sleep(0.3)  # the driver looks for it by itself
     # What was submitted before is still known, and the monitor goes on where it was.
     assert follow(rest, job)[0]["state"] == "SUCCESS"
     assert image in {each["fileid"] for each in rest.get("/fileids").json()}
