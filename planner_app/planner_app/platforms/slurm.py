@@ -349,7 +349,8 @@ async def _run(*arguments: str, stdin: str = "") -> _Done:
     try:
         process = await asyncio.create_subprocess_exec(
             *arguments,
-            stdin=asyncio.subprocess.PIPE,
+            # Nothing to say, no pipe: uvloop cannot write, not even nothing, to a process that has ended already.
+            stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=_ENVIRONMENT,
@@ -358,7 +359,7 @@ async def _run(*arguments: str, stdin: str = "") -> _Done:
         raise PlatformDown(f"{arguments[0]}: {error.strerror}") from error
     try:
         async with asyncio.timeout(_TIMEOUT):
-            out, err = await process.communicate(stdin.encode())
+            out, err = await process.communicate(stdin.encode() or None)
     except TimeoutError as error:
         raise PlatformDown(f"{arguments[0]} did not end within {_TIMEOUT:g} s") from error
     finally:
