@@ -14,13 +14,13 @@ NAMESPACES = [platform for platform in PLATFORMS if platform["physical_platform"
 KUBECTL = "env KUBECONFIG=/etc/kubernetes/admin.conf kubectl"
 
 
-def pod(name: str, cores: int, memory_gib: int, **security: Any) -> str:
-    """A pod that Pod Security's profile restricted takes, but for what is given."""
+def pod(name: str, cores: int, memory_gib: int, uid: int = 20101, **security: Any) -> str:
+    """A pod that Pod Security's profile restricted and the platform of this user take, but for what is given."""
     context = {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
         "runAsNonRoot": True,
-        "runAsUser": 20101,
+        "runAsUser": uid,
         "seccompProfile": {"type": "RuntimeDefault"},
     } | security
     limits = {"cpu": str(cores), "memory": f"{memory_gib}Gi"}
@@ -32,6 +32,7 @@ def pod(name: str, cores: int, memory_gib: int, **security: Any) -> str:
             "spec": {
                 "restartPolicy": "Never",
                 "automountServiceAccountToken": False,
+                "securityContext": {"runAsUser": uid, "runAsGroup": uid},
                 "containers": [
                     {
                         "name": "main",
@@ -58,9 +59,8 @@ def test_the_node_is_ready_and_its_own_pods_run(kubectl: Callable[[str], Any]) -
 def test_a_pod_above_the_limit_is_refused(kube: Host, platform: dict[str, Any]) -> None:
     limits = platform["limits"]
     for cores, memory in ((limits["cores"] + 1, 1), (1, limits["memory_gib"] + 1)):
-        run = kube.run(
-            f"echo '{pod('over', cores, memory)}' | {KUBECTL} apply -n {platform['name']} --dry-run=server -f -"
-        )
+        described = pod("over", cores, memory, platform["uid"])
+        run = kube.run(f"echo '{described}' | {KUBECTL} apply -n {platform['name']} --dry-run=server -f -")
         assert run.rc != 0
         assert "per Container is" in run.stderr or "exceeded quota" in run.stderr, run.stderr
 
@@ -68,7 +68,7 @@ def test_a_pod_above_the_limit_is_refused(kube: Host, platform: dict[str, Any]) 
 @pytest.mark.parametrize("platform", NAMESPACES, ids=lambda platform: platform["name"])
 def test_a_pod_within_the_limit_is_admitted(kube: Host, platform: dict[str, Any]) -> None:
     limits = platform["limits"]
-    described = pod("fits", limits["cores"], limits["memory_gib"])
+    described = pod("fits", limits["cores"], limits["memory_gib"], platform["uid"])
     kube.check_output(f"echo '{described}' | {KUBECTL} apply -n {platform['name']} --dry-run=server -f -")
 
 
