@@ -83,7 +83,7 @@ def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 #: What adds to the testbed, or takes services or machines away from under the others, in this order.
-LATE = ("test_caesar_rest", "test_site", "test_verbs", "test_load", "test_batch_", "test_recovery")
+LATE = ("test_mongodb", "test_caesar_rest", "test_site", "test_verbs", "test_load", "test_batch_", "test_recovery")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
