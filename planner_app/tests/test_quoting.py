@@ -25,6 +25,7 @@ from planner_app.planner.quoting import (
     holds_of,
     quote,
 )
+from planner_app.planner.quoting.profile import Profile
 from planner_app.platforms.protocol import JobState, JobStatus, Snapshot
 from tests.fakes import NINE, config_at
 
@@ -317,6 +318,20 @@ def instants(holds: Sequence[Hold], start: datetime, end: datetime) -> list[date
 def reserved_for(config: PlannerConfig, start: datetime, window_end: datetime, duration: timedelta) -> Interval:
     expires = min(NINE + config.offers.expire_after, window_end - PREPARING)
     return Interval(start - PREPARING, max(start, expires + PREPARING) + duration + RELEASING)
+
+
+@pytest.mark.parametrize("few", [0, 2, 16])
+@given(hold_lists, st.lists(st.integers(0, 3000), min_size=1, max_size=24), st.integers(1, 2000))
+@settings(max_examples=60, deadline=None)
+def test_a_sweep_sees_what_a_look_at_each_span_sees(
+    few: int, holds: Sequence[Hold], starts: list[int], length: int
+) -> None:
+    profile = Profile(holds)
+    spans = [(NINE + timedelta(seconds=at), NINE + timedelta(seconds=at + length)) for at in sorted(starts)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("planner_app.planner.quoting.profile._FEW", few)
+        swept = list(profile.sweep(spans, Amount(-1, -1, -1, -1)))
+    assert swept == [profile.most_held(*span) for span in spans]
 
 
 @given(configs(), demands(), hold_lists)

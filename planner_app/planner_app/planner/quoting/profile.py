@@ -8,6 +8,8 @@ from itertools import accumulate
 
 from planner_app.planner.quoting.amounts import Amount, Hold
 
+#: For so many spans it is faster to look at each alone, and who sweeps often has seen enough by then.
+_FEW = 16
 _EVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -114,9 +116,15 @@ class Profile:
         tight = [index for index, limit in enumerate(room.values) if most[index] > limit]
         # Of what was seen, those that nothing later and larger hides: the first of them is the largest.
         windows = [(index, self._held[index], deque[int]()) for index in tight]
-        seen = start
-        for span in spans:
+        for span in spans[:_FEW]:
             first, after = self._segments(*span)
+            for resource, column, _ in windows:
+                most[resource] = max(column[first:after])
+            yield Amount(*most)
+        seen = start
+        for span in spans[_FEW:]:
+            first, after = self._segments(*span)
+            seen = max(seen, first)
             for resource, column, kept in windows:
                 for index in range(seen, after):
                     held = column[index]
