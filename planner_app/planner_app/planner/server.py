@@ -1,5 +1,6 @@
 """The process of one planner."""
 
+import gc
 import logging
 import sys
 from pathlib import Path
@@ -35,6 +36,11 @@ def serve(path: Path) -> int:
         return 1
     app = create_app(Service(config, images, Lifecycle(config, ledger, platform)), tokens)
     log.info("starting", name=config.name, url=config.url)
+    # What is there by now stays: a full collection need not go through it in the middle of a request. What comes and
+    # goes with one is freed by counting.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     _listen(app, config)
     log.info("stopped", name=config.name)
     return 0
