@@ -114,7 +114,7 @@ def test_the_voter_understands_it(app: str) -> None:
 
 
 def test_the_voter_refuses_several_processes() -> None:
-    with pytest.raises(Refused, match="tasks is 2"):
+    with pytest.raises(Refused, match="runs several processes with mpirun"):
         understood(body("caesar", {"nproc": 2}))
 
 
