@@ -32,6 +32,8 @@ CLIENTS = 25
 """At each of the two planners."""
 PAUSE = 1.0
 """Seconds between two requests of a client, on average."""
+UNSAVED = 8.0
+"""Seconds of changes that slurmctld may not have saved (SAVE_MAX_WAIT of its source is 5; it writes when it can)."""
 SETTLE = 150.0
 """Seconds in which everything has to come to its end."""
 OF = {
@@ -65,8 +67,8 @@ def request(choice: random.Random) -> Document:
 class Seen:
     """What clients and watchers saw."""
 
-    accepted: dict[str, float] = field(default_factory=dict)
-    """Sessions, and when (monotonic) they were accepted."""
+    accepted: set[str] = field(default_factory=set)
+    """Sessions whose acceptance was answered."""
     in_doubt: set[str] = field(default_factory=set)
     """Sessions whose acceptance was not answered."""
     answers: Counter[str] = field(default_factory=Counter)
@@ -101,7 +103,7 @@ async def one_client(client: httpx.AsyncClient, seen: Seen, until: float, seed: 
             seen.answers[f"{phase} {reply.status_code}"] += 1
             seen.in_doubt.discard(session)
             if reply.status_code == 200 and phase == "ACCEPTED":
-                seen.accepted[session] = time.monotonic()
+                seen.accepted.add(session)
         except httpx.HTTPError as error:
             seen.answers[type(error).__name__] += 1  # it was killed meanwhile
 
@@ -167,7 +169,7 @@ def kill_things(hosts: dict[str, Host], killed: dict[str, float], until: float) 
         (0.2, "planner", f"planner@{OF['slurm']['name']}"),
     ):
         time.sleep(share * length)
-        killed[what] = time.monotonic()
+        killed[what] = time.time()
         # The API server is a static pod: its process is killed, and the kubelet starts another.
         command = "pkill -KILL -x kube-apiserver" if what == "kube-apiserver" else f"systemctl kill -s KILL {what}"
         hosts[where].run(command)
@@ -177,7 +179,7 @@ def settled(client: httpx.Client, seen: Seen) -> dict[str, Document]:
     """All sessions that were accepted, once they are over."""
     documents: dict[str, Document] = {}
     deadline = time.monotonic() + SETTLE
-    left = set(seen.accepted) | seen.in_doubt
+    left = seen.accepted | seen.in_doubt
     while left:
         for session in list(left):
             document = client.get(f"/sessions/{session}").raise_for_status().json()
@@ -244,10 +246,33 @@ def test_no_quota_was_exceeded_and_none_held_a_job_back(load: Load, sessions: En
     assert load[0][kind].wrong == []
 
 
+def said(document: Document, *kinds: str) -> list[Document]:
+    """A session's messages of these kinds."""
+    return [each for each in document["meta"]["messages"] if each["kind"].rpartition(":")[2] in kinds]
+
+
+def forgotten(lost: list[Document], killed: float) -> list[Document]:
+    """Those that slurmctld forgot: what it was told in the seconds before its end is in no file of it.
+
+    Its numbers are given out again, so that one that was given the number of a forgotten job may be cancelled with what
+    a node still runs of that.
+    """
+
+    def told(document: Document) -> bool:
+        times = [datetime.fromisoformat(each["time"]) for each in said(document, "submitted", "found", "running")]
+        return any(killed - UNSAVED <= each.timestamp() <= killed + 1 for each in times)
+
+    def numbers(document: Document) -> set[str]:
+        return {each["values"]["job"] for each in said(document, "submitted", "found")}
+
+    first = [document for document in lost if told(document)]
+    again = set().union(*map(numbers, first))
+    return first + [document for document in lost if document not in first and numbers(document) & again]
+
+
 @pytest.mark.parametrize("kind", OF)
 def test_every_job_ran_once_and_none_was_lost(load: Load, sessions: Ends, address: dict[str, str], kind: str) -> None:
-    """But what slurmctld itself forgets: accepted in its last seconds, a job is in no file of it (see docs)."""
-    killed = load[1].get("slurmctld", 0.0) if kind == "slurm" else None
+    """But what slurmctld itself forgets (docs/planner.md)."""
     lost = []
     with planner_client(address, OF[kind]["name"]) as client:
         for session, document in sessions[kind].items():
@@ -256,10 +281,10 @@ def test_every_job_ran_once_and_none_was_lost(load: Load, sessions: Ends, addres
             if document["phase"] == "COMPLETED":
                 assert len(files) == 1, document
             elif session in load[0][kind].accepted:
-                lost.append((load[0][kind].accepted[session], document["phase"], document["meta"]["messages"]))
-    around = [each for each in lost if killed is not None and killed - 90 < each[0] < killed + 30]
-    assert [each for each in lost if each not in around] == []
-    assert len(around) <= 3, around
+                lost.append(document)
+    excused = forgotten(lost, load[1]["slurmctld"]) if kind == "slurm" else []
+    print(kind, "forgotten by slurmctld:", len(excused))
+    assert [(each["phase"], each["meta"]["messages"]) for each in lost if each not in excused] == []
 
 
 def test_slurm_has_nothing_left_and_ran_nothing_twice(load: Load, sessions: Ends, slurm: Host) -> None:
