@@ -36,17 +36,20 @@ def serve(path: Path) -> int:
         return 1
     app = create_app(Service(config, images, Lifecycle(config, ledger, platform)), tokens)
     log.info("starting", name=config.name, url=config.url)
-    # What is there by now stays: a full collection need not go through it in the middle of a request. What comes and
-    # goes with one is freed by counting.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
     _listen(app, config)
     log.info("stopped", name=config.name)
     return 0
 
 
 def _listen(app: object, config: PlannerConfig) -> None:
+    # The ledger's thread lets go of the interpreter at every call of the database, and would wait for it five
+    # milliseconds each time while the loop has something to do.
+    sys.setswitchinterval(0.0005)
+    # What is there by now stays: a full collection need not go through it in the middle of a request. What comes and
+    # goes with one is freed by counting.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     uvicorn.run(
         app,  # type: ignore[arg-type]
         host=config.listen.host,
