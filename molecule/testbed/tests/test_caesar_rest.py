@@ -165,7 +165,7 @@ def test_several_processes_are_refused_by_the_voter_and_the_reason_is_told(
     answer = rest.post("/job", json={"app": "caesar", "data_inputs": image, "job_inputs": {"nproc": 2, "nthreads": 2}})
     assert (answer.status_code, answer.json()["state"]) == (500, "ABORTED")
     log = kube.check_output(f"{KUBECTL} -n {NAMESPACE} logs deploy/caesar-rest --tail=60")
-    assert "jobs here have one task" in (answer.json()["status"] if KIND == "stand-in" else log)
+    assert "several processes with mpirun" in (answer.json()["status"] if KIND == "stand-in" else log)
 
 
 def test_nothing_says_the_password(rest: httpx.Client, kube: Host) -> None:
