@@ -34,8 +34,9 @@ PAUSE = 1.0
 """Seconds between two requests of a client, on average."""
 UNSAVED = 8.0
 """Seconds of changes that slurmctld may not have saved (SAVE_MAX_WAIT of its source is 5; it writes when it can)."""
-SETTLE = 150.0
-"""Seconds in which everything has to come to its end."""
+SETTLE = 420.0
+"""Seconds in which everything has to come to its end. Two minutes are enough but for a job that ends while slurmctld is
+dead: Slurm may take that for running until its walltime is over or its node is asked again, six minutes at most."""
 OF = {
     kind: [p for p in PLATFORMS if PHYSICAL[p["physical_platform"]]["kind"] == kind][-1]
     for kind in ("slurm", "kubernetes")
@@ -191,6 +192,9 @@ def settled(client: httpx.Client, seen: Seen) -> dict[str, Document]:
         ]
         time.sleep(0.5)
     return documents
+
+
+pytestmark = pytest.mark.timeout(SECONDS + 3 * SETTLE)
 
 
 @pytest.fixture(scope="module")
