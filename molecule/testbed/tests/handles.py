@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -55,3 +56,16 @@ def answering(address: dict[str, str], name: str, timeout: float = 60) -> None:
             time.sleep(0.2)  # nothing tells when a killed service is back
         else:
             return
+
+
+def playbook(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a playbook on the tests' testbed, as its operator would."""
+    return subprocess.run(
+        [PROJECT / ".venv/bin/ansible-playbook", name, "-i", INVENTORY, "-e", f"testbed_name={NAME}", *arguments],
+        cwd=PROJECT,
+        env=as_operator(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )

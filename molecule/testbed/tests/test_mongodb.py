@@ -9,7 +9,6 @@ import base64
 import json
 import shlex
 import stat
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from typing import Any
 import bson
 import pytest
 from bson.raw_bson import RawBSONDocument
-from handles import INVENTORY, NAME, PROJECT, STATE, as_operator
+from handles import PROJECT, STATE, playbook
 from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure, PyMongoError
@@ -75,19 +74,6 @@ def jobs(mongo: Client) -> Iterator[Collection[dict[str, Any]]]:
     mongo.caesardb.drop_collection(JOBS)
     yield mongo.caesardb[JOBS]
     mongo.caesardb.drop_collection(JOBS)
-
-
-def play(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a playbook on the tests' testbed."""
-    return subprocess.run(
-        [PROJECT / ".venv/bin/ansible-playbook", name, "-i", INVENTORY, "-e", f"testbed_name={NAME}", *arguments],
-        cwd=PROJECT,
-        env=as_operator(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
 
 
 def documents(count: int = 20) -> list[dict[str, Any]]:
@@ -321,14 +307,14 @@ def test_a_backup_brings_all_back_after_the_namespace_and_its_data_are_gone(
         mongo.caesardb.drop_collection(JOBS)
         mongo.caesardb[JOBS].insert_many(documents(200))
         before = contents(mongo)
-    made = play("playbooks/backup.yml", "-e", f"backup={backup}")
+    made = playbook("playbooks/backup.yml", "-e", f"backup={backup}")
     assert made.returncode == 0, made.stdout + made.stderr
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
     assert "caesardb.pytest.jobs" in made.stdout
     assert password() not in made.stdout + made.stderr
 
     kube.check_output(f"KUBECONFIG=/etc/kubernetes/admin.conf kubectl delete namespace {NAMESPACE} --timeout=120s")
-    again = play("site.yml", "--tags", "mongodb,caesar_rest", "--diff")
+    again = playbook("site.yml", "--tags", "mongodb,caesar_rest", "--diff")
     assert again.returncode == 0, again.stdout + again.stderr
     assert password() not in again.stdout + again.stderr
     # The directory outlives the namespace: nothing is lost by that alone.
@@ -338,7 +324,7 @@ def test_a_backup_brings_all_back_after_the_namespace_and_its_data_are_gone(
             mongo.caesardb.drop_collection(name)
         mongo.caesardb["pytest.later"].insert_one({"made": "after the backup"})
 
-    restored = play("playbooks/restore.yml", "-e", f"backup={backup}", "-e", "confirm=yes")
+    restored = playbook("playbooks/restore.yml", "-e", f"backup={backup}", "-e", "confirm=yes")
     assert restored.returncode == 0, restored.stdout + restored.stderr
     assert password() not in restored.stdout + restored.stderr
     with as_caesar() as mongo:
@@ -352,7 +338,7 @@ def test_half_a_backup_changes_nothing(backup: Path, tmp_path: Path, mongo: Clie
     before = contents(mongo)
     half = tmp_path / "half.mongodb"
     half.write_bytes(backup.read_bytes()[:1000])
-    refused = play("playbooks/restore.yml", "-e", f"backup={half}", "-e", "confirm=yes")
+    refused = playbook("playbooks/restore.yml", "-e", f"backup={half}", "-e", "confirm=yes")
     assert refused.returncode != 0
     assert "Nothing was changed" in refused.stdout
     assert "is no backup" in " ".join(refused.stdout.split())
@@ -360,13 +346,13 @@ def test_half_a_backup_changes_nothing(backup: Path, tmp_path: Path, mongo: Clie
 
 
 def test_a_restore_that_nobody_confirms_does_nothing(backup: Path) -> None:
-    refused = play("playbooks/restore.yml", "-e", f"backup={backup}", "-e", "confirm=no")
+    refused = playbook("playbooks/restore.yml", "-e", f"backup={backup}", "-e", "confirm=no")
     assert refused.returncode != 0
     assert "Nothing was changed: say yes" in refused.stdout
 
 
 def test_a_second_run_changes_nothing_and_the_password_is_nowhere(kube: Host) -> None:
-    again = play("playbooks/mongodb.yml", "-vvv")
+    again = playbook("playbooks/mongodb.yml", "-vvv")
     assert "failed=0" in again.stdout
     assert all("changed=0" in line for line in again.stdout.splitlines() if "failed=0" in line)
     assert password() not in again.stdout + again.stderr
@@ -388,9 +374,9 @@ def test_the_manifests_are_compared_and_not_only_applied(kubectl: Kubectl, kube:
     def target() -> int:
         return int(kubectl(f"-n {NAMESPACE} get service mongodb")["spec"]["ports"][0]["targetPort"])
 
-    foretold = play("playbooks/mongodb.yml", "--check", "--diff")
+    foretold = playbook("playbooks/mongodb.yml", "--check", "--diff")
     assert "27018" in foretold.stdout
     assert target() == 27018, "a dry run has changed it"
-    done = play("playbooks/mongodb.yml")
+    done = playbook("playbooks/mongodb.yml")
     assert done.returncode == 0, done.stdout + done.stderr
     assert target() == 27017

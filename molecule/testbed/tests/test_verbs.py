@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from handles import INVENTORY, NAME, PHYSICAL, PLATFORMS, PROJECT, STATE, as_operator, of_group
+from handles import PHYSICAL, PLATFORMS, STATE, of_group, playbook
 from test_planners import request
 from testinfra.host import Host
 
@@ -34,19 +34,6 @@ def of_kind(kind: str) -> dict[str, Any]:
 SLURM = of_kind("slurm") | {"name": "slurm-account-009", "uid": 20009, "port": 8109}
 KUBERNETES = of_kind("kubernetes") | {"name": "k8s-namespace-009", "uid": 20109, "port": 8209}
 NEW = [SLURM["name"], KUBERNETES["name"]]
-
-
-def playbook(name: str, *arguments: str) -> Play:
-    """Run a playbook on the tests' testbed."""
-    return subprocess.run(
-        [PROJECT / ".venv/bin/ansible-playbook", name, "-i", INVENTORY, "-e", f"testbed_name={NAME}", *arguments],
-        cwd=PROJECT,
-        env=as_operator(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
 
 
 def listed(platforms: list[dict[str, Any]]) -> list[str]:
