@@ -53,10 +53,10 @@ credentials:
 
 import base64
 import time
-from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kubernetes_api import Api, ApiError, read_kubeconfig
+from ansible.module_utils.kubernetes_api import ACCESS_OPTIONS, Api, run_module
 from ansible.module_utils.namespace_objects import KINDS, TOKEN, selector
 
 
@@ -74,38 +74,38 @@ def read_credentials(api: Api, instance: str, namespaces: list[str]) -> dict[str
     return found
 
 
+def run(api: Api | None, parameters: dict[str, Any], check: bool) -> dict[str, Any]:
+    """Give the credentials, as soon as all are there.
+
+    Raises:
+        ApiError: where the API server does not answer or refuses.
+        ValueError: where a namespace has none in time.
+    """
+    if api is None:
+        return {"changed": False, "credentials": {}}
+    deadline = time.monotonic() + parameters["timeout"]
+    while True:
+        found = read_credentials(api, parameters["instance"], parameters["namespaces"])
+        missing = sorted(set(parameters["namespaces"]) - set(found))
+        if not missing or check:
+            return {"changed": False, "credentials": found}
+        if time.monotonic() > deadline:
+            raise ValueError(f"no token for the planner of {', '.join(missing)}: run the stage quotas")
+        time.sleep(0.2)
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={
-            "kubeconfig": {"type": "path", "required": True},
-            "context": {"type": "str", "default": ""},
+        argument_spec=ACCESS_OPTIONS
+        | {
             "instance": {"type": "str", "required": True},
             "namespaces": {"type": "list", "elements": "str", "required": True},
             "timeout": {"type": "int", "default": 15},
         },
         supports_check_mode=True,
     )
-    parameters = module.params
-    if module.check_mode and not Path(parameters["kubeconfig"]).exists():
-        module.exit_json(changed=False, credentials={})  # a dry run before there is a cluster
-    deadline = time.monotonic() + parameters["timeout"]
-    try:
-        api = Api(read_kubeconfig(Path(parameters["kubeconfig"]), parameters["context"]))
-        while True:
-            found = read_credentials(api, parameters["instance"], parameters["namespaces"])
-            missing = sorted(set(parameters["namespaces"]) - set(found))
-            if not missing or module.check_mode:
-                break
-            if time.monotonic() > deadline:
-                module.fail_json(msg=f"no token for the planner of {', '.join(missing)}: run the stage quotas")
-            time.sleep(0.2)
-    except ApiError as error:
-        module.fail_json(msg=error.message, status=error.status)
-    except (OSError, ValueError) as error:
-        module.fail_json(msg=str(error))
-    else:
-        module.exit_json(changed=False, credentials=found)
+    run_module(module, run)
 
 
 if __name__ == "__main__":

@@ -119,12 +119,11 @@ jobs:
   returned: where there are any
 """
 
-from pathlib import Path
 from typing import Any
 
 import yaml
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kubernetes_api import Api, ApiError, read_kubeconfig
+from ansible.module_utils.kubernetes_api import ACCESS_OPTIONS, Api, run_module
 from ansible.module_utils.namespace_calls import carry_out, in_use, read_current, strangers
 from ansible.module_utils.namespace_objects import desired_objects, faults, shown
 from ansible.module_utils.namespace_plan import Step, disturbed, make_plan, refusals
@@ -219,9 +218,8 @@ def run(api: Api | None, parameters: dict[str, Any], check: bool) -> dict[str, A
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={
-            "kubeconfig": {"type": "path", "required": True},
-            "context": {"type": "str", "default": ""},
+        argument_spec=ACCESS_OPTIONS
+        | {
             "instance": {"type": "str", "required": True},
             "namespaces": {"type": "list", "elements": "dict", "required": True},
             "storage_path": {"type": "path", "required": True},
@@ -235,18 +233,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    parameters = module.params
-    try:
-        kubeconfig = Path(parameters["kubeconfig"])
-        unmade = module.check_mode and not kubeconfig.exists()
-        api = None if unmade else Api(read_kubeconfig(kubeconfig, parameters["context"]))
-        result = run(api, parameters, module.check_mode)
-    except ApiError as error:
-        module.fail_json(msg=error.message, status=error.status)
-    except (OSError, ValueError) as error:
-        module.fail_json(msg=str(error))
-    else:
-        module.exit_json(**result)
+    run_module(module, run)
 
 
 if __name__ == "__main__":

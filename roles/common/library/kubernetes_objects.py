@@ -73,11 +73,10 @@ steps:
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kubernetes_api import Api, ApiError, parallel, read_kubeconfig
+from ansible.module_utils.kubernetes_api import ACCESS_OPTIONS, Api, ApiError, parallel, run_module
 from ansible.module_utils.object_sets import (
     MANAGER,
     WORKLOADS,
@@ -283,9 +282,8 @@ def run(api: Api | None, parameters: dict[str, Any], check: bool) -> dict[str, A
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={
-            "kubeconfig": {"type": "path", "required": True},
-            "context": {"type": "str", "default": ""},
+        argument_spec=ACCESS_OPTIONS
+        | {
             "instance": {"type": "str", "required": True},
             "manifests": {"type": "str", "required": True, "no_log": True},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
@@ -294,18 +292,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    parameters = module.params
-    try:
-        kubeconfig = Path(parameters["kubeconfig"])
-        unmade = module.check_mode and not kubeconfig.exists()
-        api = None if unmade else Api(read_kubeconfig(kubeconfig, parameters["context"]))
-        result = run(api, parameters, module.check_mode)
-    except ApiError as error:
-        module.fail_json(msg=error.message, status=error.status)
-    except (OSError, ValueError) as error:
-        module.fail_json(msg=str(error))
-    else:
-        module.exit_json(**result)
+    run_module(module, run)
 
 
 if __name__ == "__main__":

@@ -181,3 +181,32 @@ def parallel(function: Callable[[Item], Result], items: Iterable[Item]) -> list[
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+#: What a module takes that talks to a cluster.
+ACCESS_OPTIONS: dict[str, Any] = {
+    "kubeconfig": {"type": "path", "required": True},
+    "context": {"type": "str", "default": ""},
+}
+
+
+def run_module(module: Any, run: Callable[[Api | None, dict[str, Any], bool], dict[str, Any]]) -> None:
+    """Do a module's work and end it, with one clear error where that fails.
+
+    Args:
+        module: an AnsibleModule that takes ACCESS_OPTIONS.
+        run: takes the cluster, the module's parameters and whether this is a dry run; gives the module's result.
+            There is no cluster yet where a dry run finds no kubeconfig.
+    """
+    parameters = module.params
+    kubeconfig = Path(parameters["kubeconfig"])
+    try:
+        unmade = module.check_mode and not kubeconfig.exists()
+        api = None if unmade else Api(read_kubeconfig(kubeconfig, parameters["context"]))
+        result = run(api, parameters, module.check_mode)
+    except ApiError as error:
+        module.fail_json(msg=error.message, status=error.status)
+    except (OSError, ValueError) as error:
+        module.fail_json(msg=str(error))
+    else:
+        module.exit_json(**result)
