@@ -1,0 +1,98 @@
+"""Who closes a machine for new jobs, and what is waited for there: playbooks/files/machine-use on stand-ins."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).parents[2] / "playbooks/files/machine-use"
+NODE = "NodeName={name} Arch=x86_64 NodeHostName={host} State={state} ThreadsPerCore=1 {reason}"
+OURS = "Reason=rebuild of compute1 [root@2026-11-28T10:00:00]"
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Path:
+    """A directory of stand-ins: each notes how it was called, and says what lies in a file of its name."""
+    for name in ("scontrol", "squeue", "sinfo", "kubectl"):
+        program = tmp_path / name
+        program.write_text(
+            f'#!/bin/bash\necho "{name} $*" >>"{tmp_path}/calls"\ncase " $* " in\n'
+            f'*" update "*|*" cordon "*|*" uncordon "*|*" annotate "*) ;;\n*) cat "{tmp_path}/{name}.says" ;;\nesac\n'
+        )
+        program.chmod(0o755)
+        (tmp_path / f"{name}.says").write_text("")
+    return tmp_path
+
+
+def use(commands: Path, *arguments: str) -> tuple[str, list[str]]:
+    """What it printed, and the commands that changed something."""
+    (commands / "calls").write_text("")
+    run = subprocess.run(
+        [PROGRAM, *arguments],
+        env={"PATH": f"{commands}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    verbs = (" update ", " cordon ", " uncordon ", " annotate ")
+    return run.stdout, [line for line in (commands / "calls").read_text().splitlines() if any(v in line for v in verbs)]
+
+
+def nodes(commands: Path, *described: tuple[str, str, str, str]) -> None:
+    (commands / "scontrol.says").write_text(
+        "\n".join(NODE.format(name=n, host=h, state=s, reason=r) for n, h, s, r in described)
+    )
+
+
+def test_only_open_nodes_of_the_machine_are_closed(commands: Path) -> None:
+    nodes(
+        commands,
+        ("a", "compute1", "IDLE", ""),
+        ("b", "compute1", "MIXED+DRAIN", "Reason=bad disc [root@2026-11-28T09:00:00]"),
+        ("c", "compute1", "MIXED", ""),
+        ("d", "compute10", "IDLE", ""),
+    )
+    _, did = use(commands, "slurm", "stop", "compute1")
+    assert did == ["scontrol update nodename=a,c state=drain reason=rebuild of compute1"]
+
+
+def test_only_what_was_closed_for_this_is_opened(commands: Path) -> None:
+    nodes(
+        commands,
+        ("a", "compute1", "IDLE+DRAIN", OURS),
+        ("b", "compute1", "IDLE+DRAIN", "Reason=bad disc [root@2026-11-28T09:00:00]"),
+        ("c", "compute10", "IDLE+DRAIN", OURS.replace("compute1", "compute10")),
+    )
+    (commands / "sinfo.says").write_text("drained a\ndrained b\n")
+    _, did = use(commands, "slurm", "start", "compute1")
+    assert did == ["scontrol update nodename=a state=resume"]
+
+
+def test_nothing_is_closed_twice_and_a_silent_cluster_has_nothing(commands: Path) -> None:
+    nodes(commands, ("a", "compute1", "IDLE+DRAIN", OURS))
+    assert use(commands, "slurm", "stop", "compute1") == ("", [])
+    (commands / "scontrol").write_text("#!/bin/sh\nexit 1\n")
+    assert use(commands, "slurm", "list", "compute1") == ("", [])
+
+
+def test_jobs_are_listed_and_services_are_not(commands: Path) -> None:
+    (commands / "kubectl.says").write_text(
+        "work-1  k8s-namespace-001  Job\nby-hand  k8s-namespace-001  <none>\n"
+        "mongodb-0  caesar-rest  StatefulSet\ncaesar-rest-5f  caesar-rest  ReplicaSet\nproxy  other  DaemonSet\n"
+    )
+    said, _ = use(commands, "kubernetes", "list", "kube")
+    assert said.splitlines() == ["pod work-1 of k8s-namespace-001", "pod by-hand of k8s-namespace-001"]
+
+
+def test_a_node_that_somebody_else_closed_stays_closed(commands: Path) -> None:
+    (commands / "kubectl.says").write_text("true")
+    assert use(commands, "kubernetes", "stop", "kube")[1] == []
+    (commands / "kubectl.says").write_text("")
+    assert use(commands, "kubernetes", "start", "kube")[1] == []
+    assert [line.split()[2] for line in use(commands, "kubernetes", "stop", "kube")[1]] == ["annotate", "cordon"]
+    (commands / "kubectl.says").write_text("rebuild of kube")
+    assert [line.split()[2] for line in use(commands, "kubernetes", "start", "kube")[1]] == ["uncordon", "annotate"]
