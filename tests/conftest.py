@@ -12,6 +12,8 @@ COMMON = Path(__file__).parents[1] / "roles" / "common"
 
 ansible.module_utils.__path__.append(str(COMMON / "module_utils"))
 sys.path += [str(COMMON / "library"), str(COMMON / "filter_plugins"), str(COMMON / "callback_plugins")]
+# What several tests share.
+sys.path.append(str(Path(__file__).parent / "unit"))
 
 # A busy machine is no fault of what is tested.
 settings.register_profile("project", deadline=None)

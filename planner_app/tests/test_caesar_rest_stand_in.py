@@ -9,6 +9,7 @@ import json
 import tarfile
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,7 +17,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from planner_app.caesar_rest import api, monitor, states
+from planner_app.caesar_rest import accounter, accounts, api, monitor, states
 from planner_app.caesar_rest.apps import APPS, BadInputs
 from planner_app.caesar_rest.script import Elsewhere, submission
 from planner_app.caesar_rest.settings import Settings
@@ -184,7 +185,15 @@ class Remembered(Store):
     def _all(self, name: str) -> list[dict[str, Any]]:
         if self.down:
             raise StoreDown("nobody listens at mongodb:27017")
-        return self.kept[name]
+        return self.kept.setdefault(name, [])
+
+    def keep(self, collection: str, document: dict[str, Any]) -> None:
+        self.kept.setdefault(collection, [])
+        self._all(collection)[:] = [document]
+
+    def only(self, collection: str) -> dict[str, Any] | None:
+        self.kept.setdefault(collection, [])
+        return next(iter(self._all(collection)), None)
 
     def add_file(self, user: str, document: dict[str, Any]) -> None:
         self._all(f"{user}.files").append(document)
@@ -346,10 +355,60 @@ async def test_submissions_that_are_not_taken(rest: Rest, more: dict[str, Any]) 
     assert rest.jobs == {}
 
 
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def test_an_account_counts_every_job_once() -> None:
+    jobs: list[dict[str, Any]] = [
+        {"state": "SUCCESS", "elapsed_time": 10},
+        {"state": "SUCCESS", "elapsed_time": "2.5"},
+        {"state": "FAILURE", "elapsed_time": -1},
+        {"state": "ABORTED", "elapsed_time": ""},
+        {"state": "PENDING", "elapsed_time": "0"},
+        {"state": "STARTED"},
+        {"state": "RUNNING", "elapsed_time": 4},
+        {"state": "CANCELED", "elapsed_time": 1},
+        {"elapsed_time": "soon"},
+    ]
+    assert accounts.account(jobs, 8, 4, NOW) == {
+        "timestamp": NOW, "datasize": 8, "jobsize": 4, "njobs": 9, "njobs_completed": 2, "njobs_failed": 1,
+        "njobs_aborted": 1, "njobs_pending": 1, "njobs_running": 2, "njobs_unknown": 2, "job_runtime": 17.5,
+        "job_completed_runtime": 12.5,
+    }  # fmt: skip
+
+
+@given(st.lists(st.lists(st.fixed_dictionaries({"state": st.text(), "elapsed_time": st.floats(0, 1e6)}))))
+def test_the_sum_is_that_of_the_accounts(users: list[list[dict[str, Any]]]) -> None:
+    each = [accounts.account(jobs, 1, 2, NOW) for jobs in users]
+    total = accounts.totals(each, NOW)
+    assert total["njobs"] == sum(map(len, users))
+    assert total["njobs"] == sum(total[key] for key in total if key.startswith("njobs_"))
+    assert (total["nusers"], total["totsize"]) == (len(users), 3 * len(users))
+
+
+async def test_what_was_used_is_told(rest: Rest) -> None:
+    for path in ("/accounting", "/appstats"):
+        answer = await rest.client.get(path)
+        assert (answer.status_code, "every 60 s" in answer.json()["status"]) == (404, True)
+    await rest.submit()
+    (rest.directory / "jobs/other/job_1").mkdir(parents=True)
+    (rest.directory / "jobs/other/job_1/out").write_bytes(b"x" * 10_000)
+    for _ in range(2):
+        accounter.count_once(rest.store, rest.directory / "data", rest.directory / "jobs", NOW)
+    mine = (await rest.client.get("/accounting")).json()
+    assert (mine["njobs"], mine["njobs_pending"], mine["job_runtime"]) == (1, 1, 0)
+    assert mine["timestamp"] == "Fri, 02 Jan 2026 03:04:05 GMT"
+    assert mine["datasize"] > 0
+    total = (await rest.client.get("/appstats")).json()
+    assert (total["nusers"], total["njobs"], total["avg_completed_job_runtime"]) == (2, 1, 0)
+    assert total["jobsize"] >= mine["jobsize"] + 10
+    assert len(rest.store.kept["appstats"]) == 1
+
+
 async def test_a_database_that_is_down_is_said(rest: Rest) -> None:
     name = (await rest.submit()).json()["job_id"]
     rest.store.down = True
-    for path in ("/fileids", "/jobs", f"/job/{name}/status", f"/job/{name}/output"):
+    for path in ("/fileids", "/jobs", "/accounting", "/appstats", f"/job/{name}/status", f"/job/{name}/output"):
         answer = await rest.client.get(path)
         assert (answer.status_code, "database" in answer.json()["status"]) == (503, True), path
     answer = await rest.client.post("/upload", files={"file": ("m.fits", b"x")})

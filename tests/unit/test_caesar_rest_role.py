@@ -97,6 +97,22 @@ def test_passwords_do_not_reach_the_logs(tmp_path: Path) -> None:
     assert serve.passwords("mongodb") == []
 
 
+def test_each_program_gets_its_own_settings() -> None:
+    environment = {"DATADIR": "/d", "JOBDIR": "/j", "ACCOUNTING_PERIOD": "7", "MONGO_TIMEOUT_MS": "5"} | {
+        f"SLURM_{name}": name.lower() for name in ("HOST", "PORT", "USER", "KEYFILE")
+    }
+    _, accounter = serve.PROGRAMS["accounter"]
+    assert accounter(environment, "mongodb://a:b@c:1/d") == [
+        "--datadir=/d",
+        "--jobdir=/j",
+        "--job_monitoring_period=7",
+        "--dbhost=mongodb://a:b@c:1/d?serverSelectionTimeoutMS=5&connectTimeoutMS=5",
+        "--dbname=caesardb",
+    ]
+    _, monitor = serve.PROGRAMS["monitor"]
+    assert "--slurm_keyfile=keyfile" in monitor(environment, "x")
+
+
 @pytest.mark.parametrize(
     ("said", "words"),
     [

@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,19 @@ def follow(rest: httpx.Client, job: str, timeout: float = 150) -> tuple[dict[str
         time.sleep(0.3)  # as nothing tells
 
 
+def job_of_trace(kube: Host, trace: str, timeout: float = 60) -> str:
+    """Wait for the Job of Kubernetes that carries the trace; give its name."""
+    path = r'{range .items[*]}{.metadata.annotations.caesar-testbed/trace} {.metadata.name}{"\n"}{end}'
+    deadline = time.monotonic() + timeout
+    while True:
+        said = kube.check_output(f"{KUBECTL} get jobs --all-namespaces -o jsonpath='{path}'")
+        for traced, _, name in (line.partition(" ") for line in said.splitlines()):
+            if traced == trace:
+                return name
+        assert time.monotonic() < deadline, said
+        time.sleep(0.3)  # a Job runs for seconds
+
+
 def of_kind(kind: str) -> list[str]:
     return [each["name"] for each in PLATFORMS if PHYSICAL[each["physical_platform"]]["kind"] == kind]
 
@@ -115,9 +128,17 @@ def test_files_come_and_go(rest: httpx.Client, fits: Path) -> None:
 
 @pytest.mark.parametrize("only", ["slurm", "kubernetes"], indirect=True)
 def test_from_upload_to_catalogue(
-    rest: httpx.Client, voter: httpx.Client, planner: Host, image: str, only: str, kubectl: Callable[[str], Any]
+    rest: httpx.Client,
+    voter: httpx.Client,
+    planner: Host,
+    slurm: Host,
+    kube: Host,
+    image: str,
+    only: str,
 ) -> None:
     job = submit(rest, image)
+    # Its Kubernetes Job is gone once its log has been read.
+    namesake = job_of_trace(kube, job) if only == "kubernetes" else ""
     assert rest.get(f"/job/{job}/output").status_code == 202
     status, had = follow(rest, job)
     assert (status["state"], status["exit_code"], status["tag"]) == ("SUCCESS", 0, "test"), status
@@ -126,6 +147,11 @@ def test_from_upload_to_catalogue(
     ballot = voter.get(f"/ballots/{job}").raise_for_status().json()
     assert (ballot["trace"], ballot["state"], ballot["user"]) == (job, "COMPLETED", "anonymous")
     assert ballot["winner"]["planner"] in of_kind(only)
+    session = ballot["winner"]["session"]
+    if only == "kubernetes":
+        assert namesake == f"session-{session}"
+    else:
+        assert f"Comment={job}" in slurm.check_output(f"scontrol -o show job | grep JobName={session}")
 
     assert len(rest.get(f"/job/{job}/sources").json()["sources"]) == 58
     assert len(rest.get(f"/job/{job}/source-components").json()["components"]) == 70
@@ -159,6 +185,20 @@ def test_what_is_no_job_is_refused(rest: httpx.Client, image: str) -> None:
     assert rest.get("/job/none/status").status_code == 404
 
 
+def test_what_was_used_is_counted(rest: httpx.Client) -> None:
+    jobs, files = rest.get("/jobs").json(), rest.get("/fileids").json()
+    deadline = time.monotonic() + 65
+    while (found := rest.get("/accounting")).status_code != 200 or found.json()["njobs"] < len(jobs):
+        assert time.monotonic() < deadline, found.text
+        time.sleep(0.3)  # until the next count
+    mine, total = found.json(), rest.get("/appstats").raise_for_status().json()
+    assert mine["njobs"] == sum(mine[key] for key in mine if key.startswith("njobs_"))
+    assert mine["njobs_completed"] >= sum(job["state"] == "SUCCESS" for job in jobs) > 0
+    assert mine["datasize"] >= sum(each["filesize"] for each in files) * 1000, "kilobytes are not megabytes"
+    assert (total["nusers"], total["totsize"]) == (1, mine["datasize"] + mine["jobsize"])
+    assert total["avg_completed_job_runtime"] > 0
+
+
 def test_several_processes_are_refused_by_the_voter_and_the_reason_is_told(
     rest: httpx.Client, image: str, kube: Host
 ) -> None:
@@ -174,12 +214,14 @@ def test_nothing_says_the_password(rest: httpx.Client, kube: Host) -> None:
         f"{KUBECTL} -n {NAMESPACE} get secret mongodb -o jsonpath={{.data.password}} | base64 -d"
     )
     assert len(secret) > 15
-    for deployment in ("caesar-rest", "caesar-rest-jobmonitor"):
-        log = kube.check_output(f"{KUBECTL} -n {NAMESPACE} logs deploy/{deployment} --tail=-1")
-        assert log.strip()
+    for container in ("app", "monitor", "accounter"):
+        deployment = "caesar-rest" if container == "app" else "caesar-rest-jobmonitor"
+        log = kube.check_output(f"{KUBECTL} -n {NAMESPACE} logs deploy/{deployment} -c {container} --tail=-1")
+        # The stand-in's accounter says nothing where nothing is wrong.
+        assert log.strip() or (KIND, container) == ("stand-in", "accounter")
         assert secret not in log
         look = "sh -c 'cat /proc/1/cmdline /proc/1/environ' | tr '\\0' ' '"
-        seen = kube.check_output(f"{KUBECTL} -n {NAMESPACE} exec deploy/{deployment} -- {look}")
+        seen = kube.check_output(f"{KUBECTL} -n {NAMESPACE} exec deploy/{deployment} -c {container} -- {look}")
         assert "caesar" in seen
         assert secret not in seen
 

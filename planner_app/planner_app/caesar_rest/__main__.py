@@ -1,4 +1,4 @@
-"""Usage: python -m planner_app.caesar_rest app|monitor."""
+"""Usage: python -m planner_app.caesar_rest app|monitor|accounter."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ from planner_app.caesar_rest.settings import Settings
 def main() -> None:
     """Run what is asked for."""
     what = sys.argv[1] if len(sys.argv) == 2 else ""
-    if what not in ("app", "monitor"):
+    if what not in ("app", "monitor", "accounter"):
         sys.exit(str(__doc__))
     os.umask(0o022)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -25,7 +25,10 @@ def main() -> None:
 
         uvicorn.run(make_app(settings), host="0.0.0.0", port=settings.port, access_log=False)  # noqa: S104
         return
-    from planner_app.caesar_rest.monitor import follow
+    if what == "monitor":
+        from planner_app.caesar_rest.monitor import follow
+    else:
+        from planner_app.caesar_rest.accounter import follow
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

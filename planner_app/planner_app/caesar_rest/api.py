@@ -7,7 +7,8 @@ import base64
 import json
 import shutil
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import uuid4
@@ -211,6 +212,21 @@ class Api:
         )
         return _said(200, "canceled")
 
+    def counted(self, collection: str) -> Callable[[Request], Response]:
+        """Make a handler that gives what the accounter has counted."""
+
+        def handler(request: Request) -> Response:
+            found = self._store.only(collection)
+            if found is None:
+                period = self._settings.accounting_period
+                return _said(404, f"nothing has been counted yet; that is done every {period:g} s")
+            # The database keeps UTC and does not say so; the time is written as caesar-rest writes it.
+            return JSONResponse(
+                found | {"timestamp": format_datetime(found["timestamp"].replace(tzinfo=UTC), usegmt=True)}
+            )
+
+        return handler
+
     def output(self, pattern: str, give: Callable[[Path], Response]) -> Callable[[Request], Response]:
         """Make a handler that gives a job's first output of this name; {job} in it is the job's id."""
 
@@ -258,6 +274,8 @@ def make_app(settings: Settings) -> Starlette:
         Route("/jobs", api.jobs),
         Route("/job/{number}/status", api.status),
         Route("/job/{number}/cancel", api.cancel, methods=either),
+        Route("/accounting", api.counted(f"{USER}.accounting")),
+        Route("/appstats", api.counted("appstats")),
         *(Route(f"/job/{{number}}/{name}", api.output(*how)) for name, how in outputs.items()),
     ]
 

@@ -24,8 +24,10 @@ class Settings:
     mongo_timeout_ms: int
     period: float
     """Seconds between two looks at the jobs."""
+    accounting_period: float
+    """Seconds between two counts of what users have used."""
     alive: Path | None
-    """Touched by the monitor at each look."""
+    """Touched by the monitor at each look, by the accounter at each count."""
     port: int
 
     @classmethod
@@ -48,6 +50,7 @@ class Settings:
             mongo_monitor=environment.get("MONGO_MONITOR_FILE", ""),
             mongo_timeout_ms=int(environment.get("MONGO_TIMEOUT_MS", "5000")),
             period=float(environment.get("JOB_MONITORING_PERIOD", "5")),
+            accounting_period=float(environment.get("ACCOUNTING_PERIOD", "60")),
             alive=Path(alive) if alive else None,
             port=int(environment.get("PORT", "3031")),
         )

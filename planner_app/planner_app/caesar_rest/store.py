@@ -1,4 +1,4 @@
-"""The documents: collections USER.files and USER.jobs, with the fields that caesar-rest has."""
+"""The documents: USER.files, USER.jobs, USER.accounting and appstats, with the fields that caesar-rest has."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,6 +83,20 @@ class Store:
         """Set fields of a job."""
         with _told():
             self._database[collection].update_one({"job_id": number}, {"$set": fields}, upsert=False)
+
+    def keep(self, collection: str, document: Document) -> None:
+        """Put a document in the place of the only one of its collection."""
+        with _told():
+            former = self._database[collection].find_one()
+            if former is None:
+                self._database[collection].insert_one(dict(document))
+            else:
+                self._database[collection].update_one({"_id": former["_id"]}, {"$set": document}, upsert=False)
+
+    def only(self, collection: str) -> Document | None:
+        """Find the only document of a collection."""
+        with _told():
+            return self._database[collection].find_one({}, projection={"_id": 0})
 
     def live(self) -> Iterator[tuple[str, list[Document]]]:
         """Go through the collections of jobs, with those of them that may still change."""

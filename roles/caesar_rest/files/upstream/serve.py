@@ -1,17 +1,17 @@
-"""Start caesar-rest's application, or its job monitor, just as they are.
+"""Start caesar-rest's application, its job monitor or its accounter, just as they are.
 
-Usage: serve.py app|monitor
+Usage: serve.py app|monitor|accounter
 
-Both take their settings from the arguments of their process, where anybody on the machine reads them, and write the
+All take their settings from the arguments of their process, where anybody on the machine reads them, and write the
 database's password to their logs. So the arguments are set here, within the process, from the environment and from
 files, and what is written to the logs has the password taken out.
 
 | variable | is |
 |---|---|
-| MONGO_APP_FILE, MONGO_MONITOR_FILE | files with the database's address and password, as each of the two wants it |
+| MONGO_APP_FILE, MONGO_MONITOR_FILE | files with the address and password of the database |
 | DATADIR, JOBDIR | where uploads and jobs lie |
 | SLURM_HOST, SLURM_PORT, SLURM_USER, SLURM_KEYFILE, SLURM_DATADIR, SLURM_JOBDIR | the Slurm |
-| JOB_MONITORING_PERIOD | seconds between two looks at the jobs |
+| JOB_MONITORING_PERIOD, ACCOUNTING_PERIOD | seconds between two looks at the jobs, and between two counts |
 | MONGO_TIMEOUT_MS | how long a request waits for a database that is down |
 | PORT, THREADS, LOGLEVEL | of the application |
 | ALIVE_FILE | touched whenever something is logged |
@@ -85,15 +85,32 @@ def app_arguments(environment: Mapping[str, str], address: str) -> list[str]:
     ]
 
 
-def monitor_arguments(environment: Mapping[str, str], address: str) -> list[str]:
-    """The monitor's: it takes a whole address."""
+def database_arguments(environment: Mapping[str, str], address: str) -> list[str]:
+    """The monitor's and the accounter's: they take a whole address."""
     wait = environment.get("MONGO_TIMEOUT_MS", "5000")
+    return [f"--dbhost={address}?serverSelectionTimeoutMS={wait}&connectTimeoutMS={wait}", "--dbname=caesardb"]
+
+
+def monitor_arguments(environment: Mapping[str, str], address: str) -> list[str]:
+    """The monitor's."""
     return [
         *slurm_arguments(environment),
         f"--job_monitoring_period={environment.get('JOB_MONITORING_PERIOD', '5')}",
-        f"--dbhost={address}?serverSelectionTimeoutMS={wait}&connectTimeoutMS={wait}",
-        "--dbname=caesardb",
+        *database_arguments(environment, address),
     ]
+
+
+def accounter_arguments(environment: Mapping[str, str], address: str) -> list[str]:
+    """The accounter's, which calls its period as the monitor does."""
+    return [
+        f"--datadir={environment['DATADIR']}",
+        f"--jobdir={environment['JOBDIR']}",
+        f"--job_monitoring_period={environment.get('ACCOUNTING_PERIOD', '60')}",
+        *database_arguments(environment, address),
+    ]
+
+
+PROGRAMS = {"monitor": ("run_jobmonitor.py", monitor_arguments), "accounter": ("run_accounter.py", accounter_arguments)}
 
 
 def load_app(arguments: list[str]) -> Any:
@@ -137,18 +154,19 @@ def serve(environment: Mapping[str, str], address: str) -> None:
 def main() -> None:
     """Run what is asked for."""
     what = sys.argv[1] if len(sys.argv) == 2 else ""
-    if what not in ("app", "monitor"):
+    if what not in ("app", *PROGRAMS):
         sys.exit(__doc__)
     os.umask(0o022)
     sys.path.insert(0, str(SOURCE))
-    address = secret(os.environ[f"MONGO_{what.upper()}_FILE"])
+    address = secret(os.environ["MONGO_APP_FILE" if what == "app" else "MONGO_MONITOR_FILE"])
     for name in ("stdout", "stderr"):
         setattr(sys, name, Redacted(getattr(sys, name), passwords(address), os.environ.get("ALIVE_FILE", "")))
     if what == "app":
         serve(os.environ, address)
     else:
-        sys.argv = ["run_jobmonitor.py", *monitor_arguments(os.environ, address)]
-        runpy.run_path(str(SOURCE / "apps/run_jobmonitor.py"), run_name="__main__")
+        program, arguments = PROGRAMS[what]
+        sys.argv = [program, *arguments(os.environ, address)]
+        runpy.run_path(str(SOURCE / "apps" / program), run_name="__main__")
 
 
 if __name__ == "__main__":
