@@ -11,6 +11,7 @@ import shlex
 import stat
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from typing import Any
 
 import bson
 import pytest
+import yaml
 from bson.raw_bson import RawBSONDocument
 from handles import PROJECT, STATE, playbook
 from pymongo import MongoClient
@@ -52,12 +54,13 @@ def port() -> Iterator[int]:
 
 
 @contextmanager
-def as_caesar() -> Iterator[Client]:
+def as_caesar(given: str = "") -> Iterator[Client]:
     """A client with a way to the database of its own: the one before ends with the pod."""
     with (
         forwarded(STATE / "kubeconfig", "", NAMESPACE, "mongodb-0", 27017) as number,
-        client(number, username="caesar", password=password(), authSource="caesardb") as connected,
+        client(number, username="caesar", password=given or password(), authSource="caesardb") as connected,
     ):
+        connected.caesardb.command("ping")
         yield connected
 
 
@@ -365,8 +368,14 @@ def test_a_second_run_changes_nothing_and_the_password_is_nowhere(kube: Host) ->
     assert kube.run(f"grep -rqF {password()} /var/log /run/log").rc == 1
 
 
-def test_the_manifests_are_compared_and_not_only_applied(kubectl: Kubectl, kube: Host) -> None:
-    """Somebody's change to what is ours is seen, foretold by a dry run, and taken back."""
+def pods(kubectl: Kubectl) -> dict[str, str]:
+    """The pods of caesar-rest's parts, each with its number."""
+    listed = kubectl(f"-n {NAMESPACE} get pods -l app.kubernetes.io/part-of=caesar-rest")["items"]
+    return {each["metadata"]["labels"]["app.kubernetes.io/name"]: each["metadata"]["uid"] for each in listed}
+
+
+def test_drift_is_taken_back_and_a_new_password_reaches_engine_secret_and_pods(kubectl: Kubectl, kube: Host) -> None:
+    """What somebody changed is taken back; a password that was deleted is made anew, wherever it is known."""
     k = f"KUBECONFIG=/etc/kubernetes/admin.conf kubectl -n {NAMESPACE}"
     changed = json.dumps({"spec": {"ports": [{"name": "mongodb", "port": 27017, "targetPort": 27018}]}})
     kube.check_output(f"{k} patch service mongodb --type=merge -p {shlex.quote(changed)}")
@@ -374,9 +383,28 @@ def test_the_manifests_are_compared_and_not_only_applied(kubectl: Kubectl, kube:
     def target() -> int:
         return int(kubectl(f"-n {NAMESPACE} get service mongodb")["spec"]["ports"][0]["targetPort"])
 
+    former, before, file = password(), pods(kubectl), STATE / "secrets/mongodb-password"
+    file.unlink()
     foretold = playbook("playbooks/mongodb.yml", "--check", "--diff")
     assert "27018" in foretold.stdout
+    assert "Secret caesar-rest/mongodb" in foretold.stdout
     assert target() == 27018, "a dry run has changed it"
-    done = playbook("playbooks/mongodb.yml")
+    with as_caesar(former):
+        pass
+    done = playbook("site.yml", "--tags", "mongodb,caesar_rest", "--diff")
     assert done.returncode == 0, done.stdout + done.stderr
     assert target() == 27017
+    assert len(password()) == 40
+    assert password() != former
+    assert former not in done.stdout + done.stderr
+    assert password() not in done.stdout + done.stderr
+    with pytest.raises(OperationFailure), as_caesar(former):
+        pass
+    with as_caesar() as mongo:
+        assert "anonymous.jobs" in mongo.caesardb.list_collection_names(), "it is another database"
+    after = pods(kubectl)
+    assert set(after) == {"caesar-rest", "caesar-rest-jobmonitor"}
+    assert not set(after.values()) & set(before.values()), "a pod still has the former password"
+    about = yaml.safe_load((STATE / "caesar-rest.yml").read_text())
+    with urllib.request.urlopen(f"{about['url']}/jobs", timeout=20) as answer:
+        assert answer.status == 200

@@ -1,4 +1,4 @@
-"""Backup and restore of a database that speaks MongoDB's protocol and lies in a Kubernetes.
+"""Backup, restore and password of a database that speaks MongoDB's protocol and lies in a Kubernetes.
 
 It is reached through the API server. Nothing that is secret is an argument: the password is read from a file.
 """
@@ -6,6 +6,7 @@ It is reached through the API server. Nothing that is secret is an argument: the
 from __future__ import annotations
 
 import argparse
+import base64
 import shutil
 import signal
 import sys
@@ -35,6 +36,10 @@ RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument
 BATCH, BATCH_BYTES = 1000, 8 << 20
 #: A database whose pod is new answers after some seconds.
 PATIENCE_MS = 30_000
+#: MongoDB's number for a name or password that it does not know.
+NO_SUCH_LOGIN = 18
+#: The user that MongoDB's image makes, and where he is known.
+ROOT, ROOTS_DATABASE = "root", "admin"
 
 Client = MongoClient[dict[str, Any]]
 
@@ -46,6 +51,10 @@ class Changing(Exception):
 def say(text: str) -> None:
     """Print a line of progress at once."""
     print(text, flush=True)
+
+
+class LockedOut(Exception):
+    """The database takes none of the passwords at hand."""
 
 
 class Progress:
@@ -200,25 +209,32 @@ def table(collections: Sequence[Collection], *lines: str) -> str:
 
 
 @contextmanager
+def login(port: int, user: str, database: str, password: str) -> Iterator[Client]:
+    """A client that is logged in; raises OperationFailure where that is refused."""
+    client: Client = MongoClient(
+        "127.0.0.1",
+        port,
+        username=user,
+        password=password,
+        authSource=database,
+        directConnection=True,
+        serverSelectionTimeoutMS=PATIENCE_MS,
+        retryWrites=False,  # no engine without replicas has them
+    )
+    try:
+        client.admin.command("ping")
+        yield client
+    finally:
+        client.close()
+
+
+@contextmanager
 def connected(options: argparse.Namespace) -> Iterator[Client]:
     """The database, through the API server."""
     password = options.password_file.read_text().rstrip("\n")
-    with forwarded(options.kubeconfig, options.context, options.namespace, options.pod, 27017) as port:
-        client: Client = MongoClient(
-            "127.0.0.1",
-            port,
-            username=options.user,
-            password=password,
-            authSource=options.database,
-            directConnection=True,
-            serverSelectionTimeoutMS=PATIENCE_MS,
-            retryWrites=False,  # no engine without replicas has them
-        )
-        try:
-            client.admin.command("ping")
-            yield client
-        finally:
-            client.close()
+    where = (options.kubeconfig, options.context, options.namespace, options.pod, 27017)
+    with forwarded(*where) as port, login(port, options.user, options.database, password) as client:
+        yield client
 
 
 def now() -> str:
@@ -228,9 +244,7 @@ def now() -> str:
 
 def about(client: Client) -> dict[str, Any]:
     """What an archive says of where it comes from."""
-    information: Mapping[str, Any] = client.server_info()
-    engine = "FerretDB" if "ferretdb" in information or "ferretdbVersion" in information else "MongoDB"
-    return {"created": now(), "engine": f"{engine} {information.get('version')}"}
+    return {"created": now(), "engine": f"{engine_of(client)} {client.server_info().get('version')}"}
 
 
 def dump(options: argparse.Namespace, place: Path) -> str:
@@ -267,10 +281,96 @@ def put_back(options: argparse.Namespace, place: Path) -> str:
     )
 
 
+def engine_of(client: Client) -> str:
+    """What it is, whatever its image is called: FerretDB knows no roles."""
+    information: Mapping[str, Any] = client.server_info()
+    return "FerretDB" if "ferretdb" in information or "ferretdbVersion" in information else "MongoDB"
+
+
+def accepted(port: int, user: str, database: str, passwords: Sequence[str]) -> str | None:
+    """The first of these passwords that the database takes; None where it takes none."""
+    for password in passwords:
+        try:
+            with login(port, user, database, password):
+                return password
+        except OperationFailure as error:
+            if error.code != NO_SUCH_LOGIN:
+                raise
+    return None
+
+
+def agree(port: int, engine: str, user: str, database: str, passwords: Sequence[str]) -> list[str]:
+    """Let the user in by the first of the passwords, with the help of the others; what was changed.
+
+    In FerretDB he changes his own. In MongoDB root makes him, and has the same password.
+
+    Raises:
+        LockedOut: where the database takes none of them.
+    """
+    wanted = passwords[0]
+    chief, where = (ROOT, ROOTS_DATABASE) if engine == "mongodb" else (user, database)
+    known = accepted(port, chief, where, passwords)
+    if known is None:
+        raise LockedOut(chief)
+    if known == wanted and (chief == user or accepted(port, user, database, [wanted])):
+        return []
+    with login(port, chief, where, known) as client:
+        if chief != user:
+            there = client[database].command("usersInfo", user)["users"]
+            roles = [] if engine_of(client) == "FerretDB" else [{"role": "dbOwner", "db": database}]
+            client[database].command("updateUser" if there else "createUser", user, pwd=wanted, roles=roles)
+        # The last, so that a run that was stopped before is taken up by the next.
+        if known != wanted:
+            client[where].command("updateUser", chief, pwd=wanted)
+    if accepted(port, user, database, [wanted]) is None:
+        raise LockedOut(user)
+    return list(dict.fromkeys([user, chief]))
+
+
+def former_password(options: argparse.Namespace) -> tuple[str, bool]:
+    """The password that Kubernetes has, empty where it has none; and whether there is a database."""
+    from kubernetes import client, config
+
+    load: Any = config.new_client_from_config  # the client has no types
+    api = load(str(options.kubeconfig), context=options.context or None)
+
+    def found(read: Callable[[str, str], Any], name: str) -> Any:
+        try:
+            return read(name, options.namespace)
+        except client.ApiException as error:
+            if error.status == 404:
+                return None
+            raise OSError(f"Kubernetes refuses to show {name} in {options.namespace}: {error.reason}") from None
+
+    secret = found(client.CoreV1Api(api).read_namespaced_secret, "mongodb")
+    there = found(client.AppsV1Api(api).read_namespaced_stateful_set, options.pod.rpartition("-")[0])
+    data = (secret.data or {}) if secret else {}
+    return base64.b64decode(data.get("password", "")).decode(), there is not None
+
+
+def change_password(options: argparse.Namespace, place: Path) -> str:
+    """Let the user in by the operator's password, wherever the database still has a former one."""
+    wanted = options.password_file.read_text().rstrip("\n")
+    former, there = former_password(options)
+    if not there:
+        return "there is no database yet\n"
+    passwords = list(dict.fromkeys(each for each in (wanted, former) if each))
+    with forwarded(options.kubeconfig, options.context, options.namespace, options.pod, 27017) as port:
+        try:
+            changed = agree(port, options.engine, options.user, options.database, passwords)
+        except LockedOut as error:
+            raise LockedOut(
+                f"the database takes neither the password in {options.password_file} nor that of the Secret "
+                f"{options.namespace}/mongodb for {error}: its files have the one with which they were made or last "
+                "changed. Put that one into the file and run this again"
+            ) from None
+    return f"changed for {' and '.join(changed)}\n" if changed else "it is the one that the database has\n"
+
+
 def parser() -> argparse.ArgumentParser:
     """The program's arguments."""
     made = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    made.add_argument("what", choices=["dump", "check", "restore"])
+    made.add_argument("what", choices=["dump", "check", "restore", "password"])
     made.add_argument("--kubeconfig", type=Path)
     made.add_argument("--context", default="")
     made.add_argument("--namespace", default="")
@@ -278,6 +378,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--database", default="")
     made.add_argument("--user", default="")
     made.add_argument("--password-file", type=Path)
+    made.add_argument("--engine", choices=["ferretdb", "mongodb"], default="ferretdb")
     made.add_argument("--input", type=Path, help="backup to read")
     made.add_argument("--output", type=Path, help="backup to write")
     made.add_argument("--safety", type=Path, help="where a restore keeps what there was")
@@ -296,7 +397,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program."""
     options = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, stop)
-    act = {"dump": dump, "check": check, "restore": put_back}[options.what]
+    act = {"dump": dump, "check": check, "restore": put_back, "password": change_password}[options.what]
     try:
         with tempfile.TemporaryDirectory(prefix="mongodb-") as place:
             text = act(options, Path(place))
@@ -316,7 +417,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"{error.strerror}: {error.filename}" if error.filename else error, file=sys.stderr)
         return 1
-    except (PyMongoError, ValueError, Changing) as error:
+    except (PyMongoError, ValueError, Changing, LockedOut) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
