@@ -64,3 +64,9 @@ def test_why_it_is_not_ready(of_node: dict[str, Any], of_dns: dict[str, Any], re
 def test_a_node_that_joined_says_nothing_of_the_name_service() -> None:
     assert facts.not_ready(node("True"), None) == ""
     assert facts.not_ready(node("False", "no CNI"), None) == "the node is not Ready: no CNI"
+
+
+def test_the_version_of_a_control_plane_is_that_of_its_api_server() -> None:
+    manifest = "spec:\n  containers:\n  - name: kube-apiserver\n    image: registry.k8s.io/kube-apiserver:v1.36.3\n"
+    assert facts.control_plane_version(manifest) == "v1.36.3"
+    assert facts.control_plane_version("kind: Pod\n") == ""

@@ -63,6 +63,7 @@ unpacked: {description: Whether the programs of O(key) are there., type: bool, r
 imported: {description: Whether containerd has the images of O(key)., type: bool, returned: always}
 initialised: {description: Whether kubeadm init or join was done to its end., type: bool, returned: always}
 authority_sha256: {description: Checksum of the cluster's authority or nothing., type: str, returned: always}
+version: {description: The control plane's version; empty on other nodes., type: str, returned: always}
 kubeconfigs: {description: Names of the kubeconfigs in /etc/kubernetes., type: list, returned: always}
 admin_sha256: {description: Checksum of admin.conf; empty where there is none., type: str, returned: always}
 ready: {description: "Whether API server, node and CoreDNS are ready.", type: bool, returned: always}
@@ -164,6 +165,12 @@ def not_ready(node: dict[str, Any], dns: dict[str, Any] | None) -> str:
     return ""
 
 
+def control_plane_version(manifest: str) -> str:
+    """Read the version of the API server off its static pod."""
+    found = re.search(r"^\s*image: \S+/kube-apiserver:(v\S+)$", manifest, re.MULTILINE)
+    return found.group(1) if found else ""
+
+
 def certificate_days(module: AnsibleModule) -> int:
     """Days until the API server's certificate ends."""
     path = KUBERNETES / "pki" / "apiserver.crt"
@@ -218,6 +225,7 @@ def main() -> None:
     own = KUBERNETES / "kubelet.conf" if parameters["joins"] else admin
     initialised = own.exists() and (KUBERNETES / ".initialised").exists()
     authority = KUBERNETES / "pki" / "ca.crt"
+    server = KUBERNETES / "manifests" / "kube-apiserver.yaml"
     deadline = time.monotonic() + parameters["wait"]
     state = readiness(parameters["node"], parameters["joins"]) if initialised else NOT_INITIALISED
     while state and parameters["wait"] and not module.check_mode:
@@ -238,6 +246,7 @@ def main() -> None:
         imported=imported,
         initialised=initialised,
         authority_sha256=hashlib.sha256(authority.read_bytes()).hexdigest() if authority.exists() else "",
+        version=control_plane_version(server.read_text()) if server.exists() else "",
         kubeconfigs=sorted(path.name for path in KUBERNETES.glob("*.conf")),
         admin_sha256=hashlib.sha256(admin.read_bytes()).hexdigest() if admin.exists() else "",
         ready=not state,
