@@ -6,8 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import service_manifests as made
 import yaml
-from ansible.module_utils.kubernetes_rights import Right, grants, missing_text, needed
+from ansible.module_utils.kubernetes_rights import (
+    SERVICES,
+    Right,
+    grants,
+    missing_text,
+    needed,
+    needed_for_services,
+)
+from ansible.module_utils.object_sets import key_of
 
 MANIFEST = Path(__file__).parents[2] / "docs/kubernetes-operator.yaml"
 ROLES: dict[str, list[dict[str, Any]]] = {
@@ -16,6 +25,7 @@ ROLES: dict[str, list[dict[str, Any]]] = {
     if item["kind"] == "ClusterRole"
 }
 OPERATOR, VOLUMES = ROLES["caesar-testbed-operator"], ROLES["caesar-testbed-operator-volumes"]
+OF_SERVICES = ROLES["caesar-testbed-operator-services"]
 GIVEN = {"volume": "scratch-{name}"}
 
 
@@ -32,16 +42,29 @@ def test_volumes_need_the_second_role() -> None:
     assert {right.resource for right in lacking} == {"persistentvolumes"}
 
 
-def test_the_shipped_role_gives_nothing_else() -> None:
+@pytest.mark.parametrize("storage", [GIVEN, {"host_path": "/x"}])
+def test_the_role_of_the_services_is_enough(storage: dict[str, Any]) -> None:
+    rules = OPERATOR + OF_SERVICES + (VOLUMES if "host_path" in storage else [])
+    assert [right for right in [*needed(storage), *needed_for_services()] if not grants(rules, right)] == []
+
+
+def test_the_services_are_what_the_manifests_make() -> None:
+    objects = {key_of(item)[::2] for item in made.mongodb() + made.caesar_rest()}
+    assert objects == {*SERVICES, ("Namespace", "caesar-rest")}
+
+
+@pytest.mark.parametrize(
+    ("role", "wanted"), [(OPERATOR, needed(GIVEN)), (OF_SERVICES, needed_for_services())], ids=["operator", "services"]
+)
+def test_the_shipped_role_gives_nothing_else(role: list[dict[str, Any]], wanted: list[Right]) -> None:
     """Taking any verb, resource or name out of it leaves something undone."""
-    wanted = needed(GIVEN)
-    for index, rule in enumerate(OPERATOR):
+    for index, rule in enumerate(role):
         for key in ("resources", "verbs", "resourceNames"):
             for value in rule.get(key, []):
                 less = rule | {key: [other for other in rule[key] if other != value]}
                 if key == "resourceNames" and not less[key]:
                     continue  # an empty list would mean all names
-                rest = [*OPERATOR[:index], less, *OPERATOR[index + 1 :]]
+                rest = [*role[:index], less, *role[index + 1 :]]
                 assert not all(grants(rest, right) for right in wanted), f"{value} of {rule} is not needed"
 
 

@@ -34,6 +34,7 @@ def faults(cluster: Cluster, **changes: Any) -> list[str]:
         "instance": "caesar",
         "namespaces": ["vp-1", "vp-2"],
         "storage": {"volume": "scratch-{name}"},
+        "services": "",
     } | changes
     return module.faults(cluster, parameters)  # type: ignore[arg-type, no-any-return, unused-ignore]
 
@@ -56,6 +57,22 @@ def test_all_faults_at_once() -> None:
     assert "create namespaces; list secrets (named planner-token)" in found[0]
     assert "vp-2" in found[1]
     assert "scratch-vp-1 is not there" in found[2]
+
+
+def test_caesar_rest_needs_more() -> None:
+    ours = {"/api/v1/namespaces/rest": {"metadata": {"labels": module.service_labels("caesar")}}}
+    shared = volume(spec={"accessModes": ["ReadWriteMany"], "claimRef": {"namespace": "rest", "name": "shared"}})
+    there = VOLUMES | ours | {"/api/v1/persistentvolumes/scratch-rest": shared}
+    assert faults(Cluster(objects=there), services="rest") == []
+    [found] = faults(Cluster((("create", "pods"), ("patch", "deployments")), there), services="rest")
+    assert "create pods/portforward (named mongodb-0)" in found
+    assert "patch deployments.apps (named caesar-rest, caesar-rest-jobmonitor)" in found
+    assert "caesar-testbed-operator-services" in found
+    theirs = there | {"/api/v1/namespaces/rest": {"metadata": {}}}
+    [found] = faults(Cluster(objects=theirs), services="rest")
+    assert "namespace rest already" in found
+    [found] = faults(Cluster(objects=VOLUMES), services="rest")
+    assert "volume scratch-rest is not there" in found
 
 
 def test_own_namespaces_are_no_strangers() -> None:

@@ -36,6 +36,10 @@ options:
     description: As for M(kubernetes_namespaces).
     type: dict
     default: {}
+  services:
+    description: The namespace of caesar-rest and its database; empty where this cluster does not carry them.
+    type: str
+    default: ""
 attributes:
   check_mode: {support: full}
   diff_mode: {support: none}
@@ -61,11 +65,14 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.kubernetes_api import CONNECTIONS, Api, ApiError, Object, read_kubeconfig
-from ansible.module_utils.kubernetes_rights import Right, missing_text, needed
+from ansible.module_utils.kubernetes_rights import Right, missing_text, needed, needed_for_services
 from ansible.module_utils.namespace_objects import CLAIM, KINDS, labels, makes_volumes, volume_of
+from ansible.module_utils.object_sets import labels as service_labels
 
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 MANIFEST = "docs/kubernetes-operator.yaml"
+#: The claim of caesar-rest on the shared storage.
+SERVICES_CLAIM = "shared"
 
 
 def lacking(api: Api, rights: Sequence[Right]) -> list[Right]:
@@ -89,22 +96,22 @@ def _get(api: Api, path: str) -> Object | None:
         raise
 
 
-def strangers(api: Api, names: Sequence[str], instance: str) -> list[str]:
-    """Namespaces under our names that somebody else has made."""
+def strangers(api: Api, names: Sequence[str], ours: Mapping[str, str]) -> list[str]:
+    """Namespaces under our names that lack our labels: somebody else has made them."""
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         found = list(pool.map(lambda name: _get(api, KINDS["Namespace"].path(name=name)), names))
     return [
         name
         for name, item in zip(names, found, strict=True)
-        if item and not labels(instance).items() <= (item["metadata"].get("labels") or {}).items()
+        if item and not ours.items() <= (item["metadata"].get("labels") or {}).items()
     ]
 
 
-def volume_fault(item: Mapping[str, Any], namespace: str) -> str:
+def volume_fault(item: Mapping[str, Any], namespace: str, name: str = CLAIM) -> str:
     """Why a volume cannot be claimed in a namespace; empty where it can."""
     claim = item["spec"].get("claimRef") or {}
     phase = (item.get("status") or {}).get("phase")
-    if claim and (claim.get("namespace"), claim.get("name")) != (namespace, CLAIM):
+    if claim and (claim.get("namespace"), claim.get("name")) != (namespace, name):
         return f"is claimed by {claim.get('namespace')}/{claim.get('name')}"
     if phase in ("Released", "Failed"):
         return f"is {phase}: its claim was deleted; take spec.claimRef.uid away"
@@ -113,18 +120,18 @@ def volume_fault(item: Mapping[str, Any], namespace: str) -> str:
     return ""
 
 
-def volumes(api: Api, names: Sequence[str], storage: Mapping[str, Any], where: str) -> list[str]:
-    """What is wrong with volumes that should be there, as far as the user may see them."""
+def volumes(api: Api, claims: Mapping[str, str], storage: Mapping[str, Any], where: str) -> list[str]:
+    """What is wrong with volumes that should be there, as far as the user may see them; a claim in each namespace."""
 
     def seen(group: str, resource: str) -> bool:
         return not lacking(api, [Right(group, resource, "get")])
 
     found = []
     if storage.get("volume"):
-        for name in names if seen("", "persistentvolumes") else []:
+        for name, claim in claims.items() if seen("", "persistentvolumes") else ():
             volume = volume_of(storage, name)
             item = _get(api, KINDS["PersistentVolume"].path(name=volume))
-            trouble = volume_fault(item, name) if item else "is not there"
+            trouble = volume_fault(item, name, claim) if item else "is not there"
             if trouble:
                 found.append(f"volume {volume} {trouble}")
     elif storage.get("storage_class") and seen("storage.k8s.io", "storageclasses"):
@@ -146,13 +153,29 @@ def faults(api: Api, parameters: Mapping[str, Any]) -> list[str]:
             f"{where}.kubeconfig: its user may not: {'; '.join(missing_text(missing))}. "
             f"Ask the cluster's administrator to bind {roles} of {MANIFEST} to it"
         )
-    theirs = strangers(api, parameters["namespaces"], parameters["instance"])
+    theirs = strangers(api, parameters["namespaces"], labels(parameters["instance"]))
     if theirs:
         found.append(
             f"virtual_platforms: {where} has the namespace {', '.join(theirs)} already, and it is not of the testbed "
             f"{parameters['instance']}; give the platform another name"
         )
-    return found + volumes(api, parameters["namespaces"], storage, where)
+    claims = dict.fromkeys(parameters["namespaces"], CLAIM)
+    services = parameters["services"]
+    if services:
+        claims[services] = SERVICES_CLAIM
+        lacks = lacking(api, needed_for_services())
+        if lacks:
+            found.append(
+                f"{where}.kubeconfig: caesar_rest_platform is set, and its user may not: "
+                f"{'; '.join(missing_text(lacks))}. Ask the cluster's administrator to bind "
+                f'caesar-testbed-operator-services of {MANIFEST} to it, or give caesar_rest_platform: ""'
+            )
+        if strangers(api, [services], service_labels(parameters["instance"])):
+            found.append(
+                f"caesar_rest_namespace: {where} has the namespace {services} already, and it is not of the testbed "
+                f"{parameters['instance']}; give another name"
+            )
+    return found + volumes(api, claims, storage, where)
 
 
 def main() -> None:
@@ -165,6 +188,7 @@ def main() -> None:
             "instance": {"type": "str", "required": True},
             "namespaces": {"type": "list", "elements": "str", "required": True},
             "storage": {"type": "dict", "default": {}},
+            "services": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )

@@ -1,7 +1,8 @@
 """Which rights the testbed needs on a Kubernetes that exists already. Pure: nothing here asks a cluster.
 
-All of it follows from the objects that the module `kubernetes_namespaces` makes: what is made must be readable and
-writable under its name, and what planners are granted must be held by who grants it.
+For the virtual platforms all of it follows from the objects that the module `kubernetes_namespaces` makes: what is made
+must be readable and writable under its name, and what planners are granted must be held by who grants it. The objects
+of caesar-rest and its database are listed here; tests/unit/test_kubernetes_rights.py compares them with the manifests.
 """
 
 from __future__ import annotations
@@ -10,10 +11,33 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ansible.module_utils import object_sets
 from ansible.module_utils.namespace_objects import KINDS, desired_objects
 
 #: Server-side apply asks for patch, and for create where the object is new.
 WRITES = ("get", "create", "patch", "update", "delete")
+#: What caesar-rest and its database consist of, beside their namespace and volumes.
+SERVICES: tuple[tuple[str, str], ...] = (
+    ("NetworkPolicy", "default-deny"),
+    ("NetworkPolicy", "mongodb"),
+    ("NetworkPolicy", "caesar-rest"),
+    ("NetworkPolicy", "caesar-rest-clients"),
+    ("ServiceAccount", "mongodb"),
+    ("ServiceAccount", "caesar-rest"),
+    ("ServiceAccount", "caesar-rest-jobmonitor"),
+    ("Secret", "mongodb"),
+    ("Secret", "slurmrestd"),
+    ("PersistentVolumeClaim", "shared"),
+    ("Service", "mongodb"),
+    ("Service", "caesar-rest"),
+    ("StatefulSet", "mongodb"),
+    ("Deployment", "caesar-rest"),
+    ("Deployment", "caesar-rest-jobmonitor"),
+)
+#: They go with their namespace, so nothing of them is deleted.
+SERVICE_WRITES = ("get", "create", "patch")
+#: The pod of the database is reached through the API server; which verb that takes depends on the server's version.
+FORWARD = "mongodb-0"
 _EXAMPLE = {
     "name": "example",
     "uid": 1,
@@ -71,6 +95,16 @@ def needed(storage: Mapping[str, Any]) -> list[Right]:
                 for verb in rule["verbs"]
             }
     return sorted(found)
+
+
+def needed_for_services() -> list[Right]:
+    """What caesar-rest and its database need beyond the rights of the virtual platforms."""
+    found = {Right("", "pods/portforward", verb, FORWARD) for verb in ("get", "create")}
+    for kind, name in SERVICES:
+        version, plural, _ = object_sets.KINDS[kind]
+        group = version.rpartition("/")[0]
+        found |= {Right(group, plural, verb, name) for verb in SERVICE_WRITES}
+    return sorted(found - set(needed({})))
 
 
 def grants(rules: Iterable[Mapping[str, Any]], right: Right) -> bool:
