@@ -130,6 +130,31 @@ def test_faults_of_the_inventory(said: dict[str, Any], words: str) -> None:
     assert words in fault
 
 
+SITE = {"platform": "kube", "site": True, "image": "r.example.org/rest:1", "address": "192.0.2.7"}
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"image": ""}, "caesar_rest_image is empty"),
+        ({"address": ""}, "caesar_rest_address is empty"),
+        ({"address": "rest.example.org"}, "give its IP address, or caesar_rest_clients"),
+        ({"clients": ["192.0.2.1/24"]}, "caesar_rest_clients has '192.0.2.1/24'"),
+        ({"voter_address": "services.example.org"}, "the voter's machine_address is 'services.example.org'"),
+    ],
+)
+def test_what_only_a_site_has_to_say(said: dict[str, Any], words: str) -> None:
+    physical = {"kube": {"kind": "kubernetes"}}
+    [fault] = faults(SITE | said, physical)
+    assert words in fault
+    assert faults(SITE | said | {"site": False}, physical) == []
+
+
+def test_a_site_that_says_all() -> None:
+    said = {"address": "rest.example.org", "clients": ["192.0.2.0/24"], "voter_address": "192.0.2.8"}
+    assert faults(SITE | said, {"kube": {"kind": "kubernetes"}}) == []
+
+
 def test_no_faults() -> None:
     good = {"platform": "kube", "source": "https://x/y", "commit": "a" * 40, "node_port": "30031", "slurmrestd": True}
     assert faults(good, {"kube": {"kind": "kubernetes"}}) == []

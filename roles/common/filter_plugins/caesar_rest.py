@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ def caesar_rest_faults(said: Mapping[str, Any], physical: Mapping[str, Any] | No
 
     Args:
         said: the variables that are set, by their names without `caesar_rest_`; and `slurmrestd`, whether the voter
-            can be taken for a Slurm.
+            can be taken for a Slurm; `site`, whether the cluster exists already, and `voter_address`.
         physical: `physical_platforms`.
     """
     name = said.get("platform") or ""
@@ -35,7 +36,51 @@ def caesar_rest_faults(said: Mapping[str, Any], physical: Mapping[str, Any] | No
     port = said.get("node_port")
     if port is not None and not (str(port).isdecimal() and 30000 <= int(port) <= 32767):
         found.append(f"caesar_rest_node_port is {port!r}: give one from 30000 to 32767")
+    return found + (_of_a_site(said) if said.get("site") else [])
+
+
+def _of_a_site(said: Mapping[str, Any]) -> list[str]:
+    found = []
+    if not said.get("image"):
+        found.append(
+            "caesar_rest_image is empty, and there are no kubernetes_nodes to bring an image to: give one that the "
+            "cluster pulls; docs/site.md says how it gets there"
+        )
+    address = str(said.get("address") or "")
+    if not address:
+        found.append(
+            "caesar_rest_address is empty: give the address of a node or of a balancer, as astronomers reach it"
+        )
+    elif not said.get("clients") and not _is_address(address):
+        found.append(
+            f"caesar_rest_address is {address!r}: give its IP address, or caesar_rest_clients, networks to let in"
+        )
+    for network in said.get("clients") or []:
+        if not _is_network(str(network)):
+            found.append(f"caesar_rest_clients has {network!r}: give networks, as 192.0.2.0/24")
+    voter = str(said.get("voter_address") or "")
+    if voter and not _is_address(voter):
+        found.append(
+            f"the voter's machine_address is {voter!r}: give its IP address, or caesar_rest_voter_address, since a "
+            "network policy lets caesar-rest reach it and knows no names"
+        )
     return found
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 class FilterModule:
