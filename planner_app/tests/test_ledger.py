@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -16,7 +17,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from planner_app.execution_broker.models import Phase
 from planner_app.execution_broker.times import Interval
-from planner_app.planner.ledger import IllegalChange, Ledger, Note, SessionRow
+from planner_app.planner.ledger import Ask, IllegalChange, Ledger, Note, Reserved, SessionRow
 from planner_app.planner.ledger.database import version_of
 from planner_app.planner.ledger.migrate import upgrade
 from planner_app.planner.ledger.schema import HEAD, is_live, metadata, sessions
@@ -156,6 +157,59 @@ def test_expiry(ledger: Ledger) -> None:
     assert ledger.expire(NINE + timedelta(seconds=60)) == 2
     assert ledger.live() == []
     assert ledger.count_by_phase() == {"EXPIRED": 2}
+
+
+def test_a_request_takes_room_that_an_offer_had_and_leaves_the_record_to_others(database: str, ledger: Ledger) -> None:
+    over = NINE + timedelta(seconds=60)
+    (row,) = reserve(ledger, offer())
+    held: list[int] = []
+
+    def make(book: Book) -> Quote:
+        held.append(len(book))
+        return Quote((replace(offer(), expires=over + HOUR),))
+
+    for now in (over - timedelta(seconds=1), over):
+        ledger.reserve(client="voter", request={}, program=None, now=now, make=make)
+    assert held == [1, 1]  # of two that were reserved by then
+    assert phase(ledger, row) is Phase.OFFERED
+    assert ledger.next_expiry() == over
+    with pytest.raises(IllegalChange, match="expired"):
+        accept(ledger, row, seconds=60)
+    assert phase(ledger, row) is Phase.EXPIRED
+    assert ledger.next_expiry() == over + HOUR
+    assert ledger.expire(over) == 0
+    # A planner that was killed in between finds it, and so does one that shares the ledger.
+    again = Ledger(database)
+    assert len(again.live()) == 2
+    again.close()
+
+
+def test_an_offer_that_was_rejected_after_its_time_does_not_expire_as_well(ledger: Ledger) -> None:
+    (row,) = reserve(ledger, offer())
+    ledger.reserve(client="voter", request={}, program=None, now=NINE + HOUR, make=lambda _: Quote())
+    assert ledger.change(row.uuid, NINE + HOUR, [Phase.OFFERED], Phase.REJECTED, NOTE)
+    assert ledger.expire(NINE + HOUR) == 0
+    assert ledger.count_by_phase() == {"REJECTED": 1}
+
+
+def test_answers_are_foreseen_before_anybody_else_sees_them(database: str, ledger: Ledger) -> None:
+    seen: list[object] = []
+
+    def foresee(made: list[Reserved]) -> None:
+        engine = sa.create_engine(database)
+        with engine.connect() as connection:
+            seen.extend([len(made), connection.scalar(sa.select(sa.func.count()).select_from(sessions))])
+        engine.dispose()
+
+    def fail(_: Book) -> Quote:
+        raise ZeroDivisionError
+
+    asks = [Ask("voter", {}, None, NINE, make) for make in (lambda _: Quote((offer(),)), fail)]
+    made, failed = ledger.reserve_all(asks, foresee)
+    assert seen == [1, 0]
+    assert isinstance(failed, ZeroDivisionError)
+    assert not isinstance(made, Exception)
+    assert phase(ledger, made[1][0]) is Phase.OFFERED
 
 
 def test_a_change_from_another_phase_is_none(ledger: Ledger) -> None:

@@ -141,6 +141,15 @@ def _value(text: str) -> Any:
         return json.loads(text)  # which knows Infinity, and once was all that wrote here
 
 
+SESSION_COLUMNS = (
+    "uuid", "offerset", "name", "phase", "created", "modified", "expires", "start_from", "start_until", "duration",
+    "cores", "memory_gib", "disc_gb", "reserved_from", "reserved_until", "costs", "metrics",
+)  # fmt: skip
+"""The columns that a new session has."""
+OFFERSET_COLUMNS = ("uuid", "client", "created", "request", "program", "reasons")
+EVENT_COLUMNS = ("session", "time", "phase", "level", "kind", "template", "values")
+
+
 def session_columns(row: SessionRow) -> dict[str, Any]:
     """The columns of a new session."""
     return {

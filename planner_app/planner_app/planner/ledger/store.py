@@ -12,10 +12,13 @@ import sqlalchemy as sa
 
 from planner_app.execution_broker.models import Phase
 from planner_app.execution_broker.times import Interval
-from planner_app.planner.ledger.database import open_database, reading, writing
+from planner_app.planner.ledger.database import Prepared, open_database, reading, writing
 from planner_app.planner.ledger.keys import Keys
 from planner_app.planner.ledger.lists import Lists
 from planner_app.planner.ledger.rows import (
+    EVENT_COLUMNS,
+    OFFERSET_COLUMNS,
+    SESSION_COLUMNS,
     Event,
     Level,
     Note,
@@ -78,6 +81,7 @@ class Ledger:
         self.keys = Keys(self._engine)
         self.lists = Lists(self._engine)
         self._read: dict[UUID, Found] = {}
+        self._lapsed: list[SessionRow] = []
         with reading(self._engine) as connection:
             self._revision: int = connection.execute(sa.select(revision.c.written)).scalar_one()
             self._load(connection)
@@ -102,16 +106,19 @@ class Ledger:
             raise done
         return done
 
-    def reserve_all(self, asks: Sequence[Ask]) -> list[Reserved | Exception]:
+    def reserve_all(
+        self, asks: Sequence[Ask], foresee: Callable[[list[Reserved]], None] = lambda _: None
+    ) -> list[Reserved | Exception]:
         """Quote on each request in turn and reserve what is offered, all in one transaction.
 
         Each sees what was reserved for those before it; one that cannot be quoted on gets its error in place
-        of an answer, and holds up nobody.
+        of an answer, and holds up nobody. `foresee` is told the answers before they are on disc: what is to be
+        said of them can be prepared meanwhile, and said when this returns.
         """
         answers: list[Reserved | Exception] = []
         with self._transaction() as connection:
             for ask in asks:
-                self._expire(connection, ask.now)
+                self._lapse(ask.now)
                 try:
                     quote = ask.make(self._book)
                 except Exception as error:  # noqa: BLE001 - whatever it is, it is for who asked
@@ -122,10 +129,9 @@ class Ledger:
                 for row in answer[1]:
                     self._enter(row)
             made = [answer for answer in answers if not isinstance(answer, Exception)]
-            if made:
-                connection.execute(_NEW_OFFERSET, [offerset_columns(offerset) for offerset, _ in made])
-            if rows := [session_columns(row) for _, rows in made for row in rows]:
-                connection.execute(_NEW_SESSION, rows)
+            _NEW_OFFERSET.run(connection, [offerset_columns(offerset) for offerset, _ in made])
+            _NEW_SESSION.run(connection, [session_columns(row) for _, rows in made for row in rows])
+            foresee(made)
         return answers
 
     def offerset(self, uuid: UUID) -> Reserved | None:
@@ -168,6 +174,8 @@ class Ledger:
     def next_expiry(self) -> datetime | None:
         """When the next offer's time is over, at the earliest; callable from any thread."""
         with suppress(IndexError):
+            return self._lapsed[0].expires
+        with suppress(IndexError):
             return self._due[0][0]
         return None
 
@@ -183,17 +191,28 @@ class Ledger:
 
     def expire(self, now: datetime) -> int:
         """End the offers whose time is over; returns how many."""
-        if not self._due or self._due[0][0] > now:
+        self._lapse(now)
+        if not self._lapsed:
             return 0
         with self._transaction() as connection:
             return self._expire(connection, now)
 
-    def _expire(self, connection: sa.Connection, now: datetime) -> int:
-        over: list[SessionRow] = []
+    def _lapse(self, now: datetime) -> None:
+        """Keep nothing any more for offers whose time is over. That they are, `_expire` puts on record.
+
+        A request needs only the former, and many expire together for the price of one.
+        """
         while self._due and self._due[0][0] <= now:
             row = self._live.get(heapq.heappop(self._due)[1])
             if row is not None and row.phase is Phase.OFFERED:
-                over.append(row)
+                self._book.drop(row.uuid)
+                self._lapsed.append(row)
+
+    def _expire(self, connection: sa.Connection, now: datetime) -> int:
+        self._lapse(now)
+        # Some may have been rejected since.
+        over = [row for row in self._lapsed if self._live.get(row.uuid) is row]
+        self._lapsed.clear()
         self._end(connection, over, now, Phase.EXPIRED, _said("expired", "nobody accepted in time"))
         return len(over)
 
@@ -257,6 +276,7 @@ class Ledger:
         self._book = Book(row.reservation() for row in self._live.values())
         self._due = [(row.expires, row.uuid) for row in self._live.values() if row.phase is Phase.OFFERED]
         heapq.heapify(self._due)
+        self._lapsed.clear()
         self._read.clear()
 
     def _enter(self, row: SessionRow) -> None:
@@ -284,7 +304,7 @@ class Ledger:
         connection.execute(
             sa.update(sessions).where(sessions.c.uuid == row.uuid).values(phase=phase, modified=now, **columns)
         )
-        connection.execute(_NEW_EVENT, event_columns(row.uuid, now, phase, note))
+        _NEW_EVENT.run(connection, [event_columns(row.uuid, now, phase, note)])
         self._enter(row.changed(now, phase, columns))
 
     def _end(
@@ -293,9 +313,9 @@ class Ledger:
         """The same for many at once, all of which end."""
         if not rows:
             return
-        connection.execute(_NEW_PHASE, [{"of": row.uuid, "to": phase, "at": now} for row in rows])
+        _NEW_PHASE.run(connection, [{"of": row.uuid, "to": phase, "at": now} for row in rows])
         columns = event_columns(rows[0].uuid, now, phase, note)
-        connection.execute(_NEW_EVENT, [columns | {"session": row.uuid} for row in rows])
+        _NEW_EVENT.run(connection, [columns | {"session": row.uuid} for row in rows])
         for row in rows:
             self._leave(row.uuid)
 
@@ -305,10 +325,10 @@ class Ledger:
         self._book.drop(uuid)
 
 
-_NEW_OFFERSET = sa.insert(offersets)
-_NEW_SESSION = sa.insert(sessions)
-_NEW_EVENT = sa.insert(events)
-_NEW_PHASE = (
+_NEW_OFFERSET = Prepared(sa.insert(offersets), *OFFERSET_COLUMNS)
+_NEW_SESSION = Prepared(sa.insert(sessions), *SESSION_COLUMNS)
+_NEW_EVENT = Prepared(sa.insert(events).inline(), *EVENT_COLUMNS)
+_NEW_PHASE = Prepared(
     sa.update(sessions)
     .where(sessions.c.uuid == sa.bindparam("of"))
     .values(phase=sa.bindparam("to"), modified=sa.bindparam("at"))
