@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
@@ -112,16 +113,32 @@ class Service:
 
         program = None if reading.program is None else program_document(reading.program)
         ask = Ask(client, request.document(), program, now, make, uuid)
-        offerset, rows = await self._reserving.call(ask)
+        (offerset, rows), document = await self._reserving.call(ask)
         if rows:
             self.lifecycle.wake_by(rows[0].expires)
-        document = offerset_document(self.config, offerset, rows)
         self.answers[document["result"]] += 1
-        log.info("request", client=client, offerset=str(offerset.uuid), result=document["result"], offers=len(rows))
+        told = {"client": client, "offerset": str(offerset.uuid), "result": document["result"], "offers": len(rows)}
+        asyncio.get_running_loop().call_soon(partial(log.info, "request", **told))  # the answer goes out first
         return document
 
-    async def _reserve(self, asks: Sequence[Ask]) -> list[Reserved | Exception]:
-        return await self.lifecycle.in_thread(self.ledger.reserve_all, asks)
+    async def _reserve(self, asks: Sequence[Ask]) -> list[tuple[Reserved, Document] | Exception]:
+        loop = asyncio.get_running_loop()
+        documents: dict[UUID, Document] = {}
+
+        def write(made: Sequence[Reserved]) -> None:
+            for offerset, rows in made:
+                documents[offerset.uuid] = offerset_document(self.config, offerset, rows)
+
+        # Answers are written while the disc is waited for: the loop is told of them before it is told of the end.
+        done = await self.lifecycle.in_thread(
+            self.ledger.reserve_all, asks, lambda made: loop.call_soon_threadsafe(write, made)
+        )
+        return [
+            each
+            if isinstance(each, Exception)
+            else (each, documents.get(each[0].uuid) or offerset_document(self.config, *each))
+            for each in done
+        ]
 
     def _quote(self, reading: Reading, profile: Profile, now: datetime) -> Quote:
         if (drained := self.drain.refusal()) is not None:
