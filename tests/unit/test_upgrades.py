@@ -80,6 +80,21 @@ def test_kubernetes_goes_one_minor_at_a_time(has: str, wants: str, said: str) ->
     assert (said in fault) if said else fault == ""
 
 
+@pytest.mark.parametrize(
+    ("has", "wants", "said"),
+    [
+        ("docker.io/caesar/ferretdb:aa", "docker.io/caesar/ferretdb:bb", ""),
+        ("docker.io/library/mongo:7.0.1", "registry.site/mongo:8.0", ""),
+        ("mongo:6.0", "mongo:8.0", "to 7 first, not to 8"),
+        ("mongo:8.0", "mongo:7.0", "would go back to 7"),
+        ("docker.io/caesar/ferretdb:aa", "mongo:8.0", "would be another database"),
+    ],
+)
+def test_the_database_goes_one_major_at_a_time_and_stays_what_it_is(has: str, wants: str, said: str) -> None:
+    fault = upgrades.mongodb_fault(has, wants)
+    assert (said in fault) if said else fault == ""
+
+
 def test_nothing_to_do_touches_nothing() -> None:
     made = plan()
     assert made["faults"] == []
@@ -90,6 +105,12 @@ def test_nothing_to_do_touches_nothing() -> None:
 def test_slurm_goes_controller_first_and_the_rest_stays() -> None:
     made = plan(slurm="24.11.5-5")
     assert made["slurm"] == made["all"] == ["slurm", "compute1", "planner"]
+    assert [each["machine"] for each in made["members"] if each["group"] == "upgrade_slurm"] == made["slurm"]
+    assert [each["machine"] for each in made["members"] if each["group"] == "upgrade_kept"] == [
+        "slurm",
+        "kube",
+        "planner",
+    ]
     assert made["anew"] == made["kubernetes"] == []
 
 

@@ -83,6 +83,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 image_key: {description: Names the image., type: str, returned: success}
+suite: {description: The image's release of Debian., type: str, returned: success}
+sources: {description: Its package sources., type: list, returned: success}
 """
 
 import contextlib
@@ -279,7 +281,7 @@ def main() -> None:
     if lacks:
         lines = "\n".join(f"  - {lack}" for lack in lacks)
         module.fail_json(msg=f"This host cannot carry the testbed yet; nothing was changed. Missing:\n{lines}")
-    module.exit_json(changed=False, image_key=recipe.key)
+    module.exit_json(changed=False, image_key=recipe.key, suite=recipe.suite, sources=list(recipe.sources))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ KUBERNETES = "Kubernetes"
 PROGRAMS = "programs of Kubernetes' nodes"
 IMAGE = "machine image"
 LEDGER = "ledger"
+MONGODB = "mongodb"
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,22 @@ def ledger_fault(has: str, wants: str) -> str:
     return ""
 
 
+def mongodb_fault(has: str, wants: str) -> str:
+    """Say why MongoDB's own image does not go from one version to the other; nothing where it does, or is another's."""
+    found = [re.search(r"(?:^|/)mongo:v?(\d+)", image) for image in (has, wants)]
+    if not found[0] or not found[1]:
+        kinds = [bool(each) for each in found]
+        if wants and kinds[0] != kinds[1]:
+            return "would be another database: backup.yml, another testbed, restore.yml take the documents there"
+        return ""
+    old, new = int(found[0][1]), int(found[1][1])
+    if new < old:
+        return f"has MongoDB {old} and would go back to {new}, which does not read what the newer one wrote"
+    return (
+        f"has MongoDB {old}, which goes one major at a time: to {old + 1} first, not to {new}" if new > old + 1 else ""
+    )
+
+
 def debian_fault(has: str, wants: str) -> str:
     """Say why machines do not go from one release of Debian to the other; nothing where they do."""
     numbers = [int(number) for number in re.findall(r"Debian (\d+)", f"{has} {wants}")]
@@ -224,6 +241,8 @@ def faults(all_rows: Sequence[Row], drain: str = "wait") -> list[str]:
             add(KUBERNETES, kubernetes_fault(row.has, row.wants), row.machine)
         elif row.part.startswith(LEDGER):
             add(row.part, ledger_fault(row.has, row.wants), row.machine)
+        elif row.part == MONGODB:
+            add(MONGODB, mongodb_fault(row.has, row.wants), row.machine)
         elif row.part == IMAGE:
             add("Debian", debian_fault(row.has, row.wants), row.machine)
     found = [f"{part} on {', '.join(dict.fromkeys(machines))} {text}." for (part, text), machines in judged.items()]
@@ -274,6 +293,18 @@ def plan(
     order: Sequence[str],
     drain: str = "wait",
 ) -> dict[str, Any]:
-    """Decide all of it: `table` and `faults` for people, and the steps."""
+    """Decide all of it: `table` and `faults` for people, the steps, and as `members` the playbook's groups."""
     found = rows(machines, wanted)
-    return {"table": table(found), "faults": faults(found, drain), **steps(found, anew, order)}
+    decided = steps(found, anew, order)
+    members = [
+        {"group": f"upgrade_{step}", "machine": name}
+        for step in ("slurm", "kubernetes", "anew")
+        for name in decided[step]
+    ]
+    # Where state lies, whatever is upgraded.
+    members += [
+        {"group": "upgrade_kept", "machine": name}
+        for name, there in machines.items()
+        if "slurmdbd" in (there.get("slurm") or {}) or there.get("kubernetes") or there.get("bundle")
+    ]
+    return {"table": table(found), "faults": faults(found, drain), "members": members, **decided}
