@@ -124,6 +124,16 @@ def test_the_order_of_documents_is_no_difference_and_everything_else_is(tmp_path
     assert described("5", {"_id": 1}) != described("6", {"_id": 1.0})
 
 
+def test_what_is_counted_anew_every_minute_is_no_difference() -> None:
+    def described(name: str, digest: str) -> Collection:
+        return Collection("caesardb", name, 1, 1, "", digest)
+
+    for name in ("anonymous.accounting", "appstats"):
+        assert state([described(name, "a")]) == state([described(name, "b")])
+    for name in ("anonymous.jobs", "accounting.files"):
+        assert state([described(name, "a")]) != state([described(name, "b")])
+
+
 def test_what_people_read_at_the_end() -> None:
     shown = table([Collection("caesardb", "a.jobs", 2, 1500, "", "")], "kept in FILE")
     assert shown.splitlines() == [

@@ -30,6 +30,8 @@ from testinfra.host import Host
 
 sys.path.append(str(PROJECT / "roles/mongodb/files"))
 
+import archive
+import database
 from forward import forwarded
 
 NAMESPACE = "caesar-rest"
@@ -346,6 +348,66 @@ def test_half_a_backup_changes_nothing(backup: Path, tmp_path: Path, mongo: Clie
     assert "Nothing was changed" in refused.stdout
     assert "is no backup" in " ".join(refused.stdout.split())
     assert contents(mongo) == before
+
+
+def pack(place: Path, items: list[dict[str, Any]], unique: str = "") -> Path:
+    """An archive of the jobs' collection alone, whole as far as an archive can tell."""
+    writer = archive.Writer(place / archive.member(0))
+    for item in items:
+        writer.add(bson.encode(item))
+    indexes = [{"keys": [[unique, 1]], "name": "one", "unique": True}] if unique else []
+    made = place / "made.mongodb"
+    archive.pack(place, [writer.close("caesardb", JOBS, indexes)], {"created": "now", "engine": "none"}, made)
+    return made
+
+
+def restore(backup: Path, safety: Path) -> int:
+    """What playbooks/restore.yml runs."""
+    return database.main(
+        [
+            "restore", f"--kubeconfig={STATE / 'kubeconfig'}", f"--namespace={NAMESPACE}", "--database=caesardb",
+            "--user=caesar", f"--password-file={STATE / 'secrets/mongodb-password'}", f"--input={backup}",
+            f"--safety={safety}",
+        ]
+    )  # fmt: skip
+
+
+def everything(place: Path) -> dict[tuple[str, str], tuple[str, str]]:
+    """What all collections hold."""
+    with as_caesar() as connected:
+        return database.state(database.read(connected, place))
+
+
+@pytest.mark.parametrize("fault", ["the engine dies", "the engine refuses"])
+def test_a_restore_that_fails_half_way_leaves_what_there_was(
+    kube: Host,
+    jobs: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fault: str,
+) -> None:
+    jobs.insert_many(documents())
+    before = everything(tmp_path / "before")
+    many = [{"_id": number, "job_id": str(number)} for number in range(3000)]
+    if fault == "the engine refuses":
+        backup = pack(tmp_path, [*many, {"_id": 3000, "job_id": "0"}], unique="job_id")
+    else:
+        backup, tell = pack(tmp_path, many), database.Progress.add
+
+        def kill(progress: Any, count: int, name: str) -> None:
+            tell(progress, count, name)
+            if count == database.BATCH:  # a batch is written, two are not
+                monkeypatch.setattr(database.Progress, "add", tell)
+                kube.check_output("pkill -KILL -x ferretdb")
+
+        monkeypatch.setattr(database.Progress, "add", kill)
+    assert restore(backup, tmp_path / "safety") == 1
+    said = capsys.readouterr()
+    assert "what there was is there again" in said.out
+    assert ("duplicate key" if fault == "the engine refuses" else "does not answer") in said.err
+    assert everything(tmp_path / "after") == before
+    assert (tmp_path / "safety").is_file()
 
 
 def test_a_restore_that_nobody_confirms_does_nothing(backup: Path) -> None:

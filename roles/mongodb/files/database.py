@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import base64
+import itertools
+import re
 import shutil
 import signal
 import sys
@@ -31,11 +33,15 @@ from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 
 #: The engine's own; users are made by the role.
 NOT_OURS = frozenset({"admin", "config", "local"})
+#: What caesar-rest's accounter writes.
+COUNTED = re.compile(r".+\.accounting|appstats")
 RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
 #: Documents and bytes that are written at once.
 BATCH, BATCH_BYTES = 1000, 8 << 20
 #: A database whose pod is new answers after some seconds.
 PATIENCE_MS = 30_000
+#: So long a database that died during a restore may take to come back.
+UNDO_SECONDS = 120.0
 #: MongoDB's number for a name or password that it does not know.
 NO_SUCH_LOGIN = 18
 #: The user that MongoDB's image makes, and where he is known.
@@ -57,6 +63,16 @@ class LockedOut(Exception):
     """The database takes none of the passwords at hand."""
 
 
+class NotUndone(Exception):
+    """A restore has failed, and what there was could not be put back."""
+
+    def __init__(self, kept: str, why: str) -> None:
+        super().__init__(
+            f"parts are missing in the database: the restore failed, and so did putting back what there was ({why}). "
+            f"That is kept in {kept}: restore it, -e backup={kept}"
+        )
+
+
 class Progress:
     """A line a second at most."""
 
@@ -69,6 +85,15 @@ class Progress:
         if time.monotonic() - self._shown >= 1:
             self._shown = time.monotonic()
             say(f"{self._what} {self._count} documents, now {name}")
+
+
+def told(error: PyMongoError) -> str:
+    """A refusal for people; its full text may hold what was sent."""
+    details: Any = getattr(error, "details", None)
+    if not isinstance(details, Mapping):
+        return f"the database refuses: {type(error).__name__}"
+    written = [str(each.get("errmsg")) for each in details.get("writeErrors") or []]
+    return f"the database refuses: {details.get('errmsg') or '; '.join(written[:1]) or type(error).__name__}"
 
 
 def names(client: Client) -> list[tuple[str, str]]:
@@ -107,8 +132,8 @@ def read(client: Client, place: Path) -> list[Collection]:
 
 
 def state(collections: Sequence[Collection]) -> dict[tuple[str, str], tuple[str, str]]:
-    """What two readings are compared by."""
-    return {each.key: (each.digest, repr(each.indexes)) for each in collections}
+    """What two readings are compared by; not what is made anew of the rest every minute."""
+    return {each.key: (each.digest, repr(each.indexes)) for each in collections if not COUNTED.fullmatch(each.name)}
 
 
 def read_consistent(
@@ -164,6 +189,31 @@ def put(client: Client, place: Path, collections: Sequence[Collection]) -> None:
             client[database].drop_collection(name)
 
 
+def undo(client: Client, former: Path, was: Sequence[Collection], kept: str) -> None:
+    """Put back what there was, and prove it; a database that has died is given the time to come back.
+
+    Raises:
+        NotUndone: where that fails too.
+    """
+    deadline = time.monotonic() + UNDO_SECONDS
+    for attempt in itertools.count(1):
+        try:
+            put(client, former, was)
+            found = state(read(client, former.with_name(f"undone-{attempt}")))
+        except ConnectionFailure as error:
+            if time.monotonic() > deadline:
+                raise NotUndone(kept, "the database does not answer") from error
+            time.sleep(1)  # the driver waits for it by itself, but not for one that dies again
+        except PyMongoError as error:
+            raise NotUndone(kept, told(error)) from error
+        except KeyboardInterrupt:
+            raise NotUndone(kept, "stopped") from None
+        else:
+            if found != state(was):
+                raise NotUndone(kept, "the database does not give back what was written")
+            return
+
+
 def restore(
     client: Client, place: Path, collections: Sequence[Collection], safety: Callable[[Path, list[Collection]], str]
 ) -> None:
@@ -176,8 +226,9 @@ def restore(
         safety: keeps what there was beyond this run, and says where.
 
     Raises:
-        PyMongoError: where the database fails; what there was is there again, or the log says where it is kept.
-        ValueError: where it does not give back what was written.
+        PyMongoError: where the database fails; what there was is there again.
+        ValueError: where it does not give back what was written; the same.
+        NotUndone: where that could not be put back; it says where it is kept.
     """
     say("keeping what there is now")
     former = place / "former"
@@ -191,9 +242,9 @@ def restore(
         if found != state(collections):
             wrong = [".".join(key) for key, value in state(collections).items() if found.get(key) != value]
             raise ValueError(f"the database does not give back what was written: {', '.join(wrong) or 'there is more'}")
-    except BaseException:
-        say(f"it failed; putting back what there was (kept in {kept})")
-        put(client, former, was)
+    except BaseException as error:
+        say(f"it failed ({type(error).__name__}); putting back what there was (kept in {kept})")
+        undo(client, former, was, kept)
         say("what there was is there again")
         raise
 
@@ -405,8 +456,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Nothing was changed: {error}", file=sys.stderr)
         return 2
     except OperationFailure as error:
-        # Its full text may hold what was sent.
-        print(f"the database refuses: {error.details.get('errmsg') if error.details else error}", file=sys.stderr)
+        print(told(error), file=sys.stderr)
         return 1
     except ConnectionFailure:
         print(
@@ -417,7 +467,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"{error.strerror}: {error.filename}" if error.filename else error, file=sys.stderr)
         return 1
-    except (PyMongoError, ValueError, Changing, LockedOut) as error:
+    except (PyMongoError, ValueError, Changing, LockedOut, NotUndone) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
