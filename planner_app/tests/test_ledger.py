@@ -1,5 +1,6 @@
 """The ledger: what is written together, and what a restart finds."""
 
+import contextlib
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from planner_app.planner.ledger import Ask, IllegalChange, Ledger, Note, Reserve
 from planner_app.planner.ledger.database import version_of
 from planner_app.planner.ledger.migrate import upgrade
 from planner_app.planner.ledger.schema import HEAD, is_live, metadata, sessions
+from planner_app.planner.ledger.store import LOGGED
 from planner_app.planner.quoting import Amount, Book, Offer, Quote, Reason, Reservation
 from tests.fakes import NINE
 
@@ -252,6 +254,29 @@ def test_a_database_of_something_else_is_not_touched(database: str) -> None:
         Ledger(database)
     assert sa.inspect(engine).get_table_names() == ["accounts"]
     engine.dispose()
+
+
+def test_what_was_written_is_taken_over_beside_the_writing(tmp_path: Path) -> None:
+    path, alone = tmp_path / "ledger.sqlite", tmp_path / "alone.sqlite"
+
+    def in_the_file_itself() -> int:
+        alone.write_bytes(path.read_bytes())
+        with contextlib.closing(sqlite3.connect(f"file:{alone}?immutable=1", uri=True)) as connection:
+            return int(connection.execute("SELECT count(*) FROM sessions").fetchone()[0])
+
+    ledger = Ledger(f"sqlite:///{path}")
+    ledger.checkpoint()
+    for _ in range(LOGGED):
+        assert not ledger.wants_checkpoint
+        reserve(ledger, offer())
+    assert ledger.wants_checkpoint
+    assert in_the_file_itself() == 0
+    # In another thread, in the middle of a transaction: it waits for nobody, and nobody for it.
+    with ThreadPoolExecutor(1) as pool:
+        ask = Ask("voter", {}, None, NINE, lambda _: Quote((offer(),)))
+        ledger.reserve_all([ask], lambda _: pool.submit(ledger.checkpoint).result(10))
+    assert in_the_file_itself() == LOGGED
+    ledger.close()
 
 
 def test_two_that_start_at_once_make_one_ledger(database: str) -> None:

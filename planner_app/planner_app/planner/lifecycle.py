@@ -78,6 +78,7 @@ class Lifecycle:
         self._submissions = asyncio.Semaphore(SUBMISSIONS_AT_ONCE)
         self._orphans: dict[str, datetime] = {}
         self._loops: list[asyncio.Task[None]] = []
+        self._checkpoint: asyncio.Task[None] | None = None
 
     @property
     def observation(self) -> Observation:
@@ -87,7 +88,16 @@ class Lifecycle:
     async def in_thread(self, call: Callable[..., _T], *arguments: Any, **named: Any) -> _T:
         """Call the ledger without holding up everybody else."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, lambda: call(*arguments, **named))
+        done = await loop.run_in_executor(self._thread, lambda: call(*arguments, **named))
+        if self.ledger.wants_checkpoint and (self._checkpoint is None or self._checkpoint.done()):
+            self._checkpoint = asyncio.create_task(self._take_over(), name="checkpoint")
+        return done
+
+    async def _take_over(self) -> None:
+        try:
+            await asyncio.to_thread(self.ledger.checkpoint)
+        except Exception as error:  # noqa: BLE001 - what is on disc is safe, and the next one may do it
+            log.warning("no checkpoint of the ledger", why=str(error))
 
     def directory(self, session: UUID) -> Path:
         """The directory of a session on the shared storage."""
@@ -117,6 +127,8 @@ class Lifecycle:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._starts.stop()
         await self.observer.stop()
+        if self._checkpoint is not None:
+            await self._checkpoint
         self._thread.shutdown()
         self.ledger.close()
 

@@ -14,8 +14,8 @@ from planner_app.planner.ledger.schema import HEAD, metadata, revision
 
 _version = sa.table("alembic_version", sa.column("version_num", sa.String))
 
-CHECKPOINT_AT_MOST = 10_000
-"""Pages of SQLite's log (40 MB) after which whoever writes takes them over into the database, if nobody did before."""
+LOG_AT_MOST = 5_000
+"""Pages of SQLite's log (20 MB) after which whoever writes takes over into the database what nobody did before."""
 
 
 class Prepared:
@@ -76,7 +76,8 @@ def open_database(url: str) -> sa.Engine:
 
     Raises RuntimeError where another program or a later version of this one made it.
     """
-    engine = sa.create_engine(url, pool_size=2, max_overflow=2)
+    # The latest used first: its cache is of what the database holds now.
+    engine = sa.create_engine(url, pool_size=2, max_overflow=2, pool_use_lifo=True)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -123,6 +124,19 @@ def writing(engine: sa.Engine) -> Iterator[tuple[sa.Connection, int]]:
         yield connection, _RAISE.scalar(connection)
 
 
+def checkpoint(engine: sa.Engine) -> None:
+    """Take what SQLite's log holds over into the database, while others write on.
+
+    Whoever commits would do it else, each thousand pages, and the request that it is for would wait for that. Who
+    writes next begins the log anew, unless more was written meanwhile.
+    """
+    connection = engine.raw_connection()
+    try:
+        connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
+    finally:
+        connection.close()
+
+
 _RAISE = Prepared(
     sa.update(revision).values(written=revision.c.written + sa.literal_column("1")).returning(revision.c.written)
 )
@@ -166,6 +180,7 @@ def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute("PRAGMA busy_timeout=5000")
     cursor.execute("PRAGMA cache_size=-2000")
+    cursor.execute(f"PRAGMA wal_autocheckpoint={LOG_AT_MOST}")
     cursor.close()
 
 

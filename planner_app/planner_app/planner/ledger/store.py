@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from planner_app.execution_broker.models import Phase
 from planner_app.execution_broker.times import Interval
-from planner_app.planner.ledger.database import Prepared, open_database, reading, writing
+from planner_app.planner.ledger.database import Prepared, checkpoint, open_database, reading, writing
 from planner_app.planner.ledger.keys import Keys
 from planner_app.planner.ledger.lists import Lists
 from planner_app.planner.ledger.rows import (
@@ -37,6 +37,8 @@ from planner_app.planner.quoting import Book, Quote, Reservation
 
 KEPT = 2000
 """Sessions that were read lately and are kept in memory: who follows one asks for it often."""
+LOGGED = 50
+"""Transactions after which SQLite's log is to be taken over: some twenty pages each."""
 _UNKNOWN = -1
 
 Reserved = tuple[OfferSetRow, list[SessionRow]]
@@ -82,6 +84,7 @@ class Ledger:
         self.lists = Lists(self._engine)
         self._read: dict[UUID, Found] = {}
         self._lapsed: list[SessionRow] = []
+        self._logged = 0
         with reading(self._engine) as connection:
             self._revision: int = connection.execute(sa.select(revision.c.written)).scalar_one()
             self._load(connection)
@@ -270,6 +273,18 @@ class Ledger:
             self._revision = _UNKNOWN  # memory may have what the database has not
             raise
         self._revision = written
+        self._logged += 1
+
+    @property
+    def wants_checkpoint(self) -> bool:
+        """Whether enough was written since the latest `checkpoint` for another; callable from any thread."""
+        return self._logged >= LOGGED
+
+    def checkpoint(self) -> None:
+        """Take over what was written, for a quick start and a short log; callable from any thread."""
+        self._logged = 0
+        if self._engine.dialect.name == "sqlite":
+            checkpoint(self._engine)
 
     def _load(self, connection: sa.Connection) -> None:
         self._live = {row.uuid: row for row in _rows(connection, is_live, order=sessions.c.created)}
