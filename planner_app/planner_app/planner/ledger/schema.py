@@ -122,6 +122,7 @@ def _before_create(_: sa.MetaData, connection: sa.Connection, **_more: object) -
     if connection.dialect.name == "postgresql":
         _index.dialect_kwargs["postgresql_where"] = is_live
 
+
 events = sa.Table(
     "events",
     metadata,
