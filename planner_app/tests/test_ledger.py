@@ -5,12 +5,13 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from uuid import uuid4
+from uuid import RFC_4122, UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -20,6 +21,7 @@ from planner_app.execution_broker.models import Phase
 from planner_app.execution_broker.times import Interval
 from planner_app.planner.ledger import Ask, IllegalChange, Ledger, Note, Reserved, SessionRow
 from planner_app.planner.ledger.database import version_of
+from planner_app.planner.ledger.ids import new_uuid
 from planner_app.planner.ledger.migrate import upgrade
 from planner_app.planner.ledger.schema import HEAD, is_live, metadata, sessions
 from planner_app.planner.ledger.store import LOGGED
@@ -212,6 +214,17 @@ def test_answers_are_foreseen_before_anybody_else_sees_them(database: str, ledge
     assert isinstance(failed, ZeroDivisionError)
     assert not isinstance(made, Exception)
     assert phase(ledger, made[1][0]) is Phase.OFFERED
+
+
+def test_later_names_are_greater_and_no_two_are_the_same() -> None:
+    made: list[UUID] = []
+    for _ in range(50):
+        made.append(new_uuid())
+        time.sleep(1e-6)
+    assert made == sorted(made)
+    assert all(each.bytes[6] >> 4 == 7 and each.variant == RFC_4122 for each in made)
+    assert abs((made[0].int >> 80) / 1000 - time.time()) < 60
+    assert len({new_uuid() for _ in range(10_000)}) == 10_000
 
 
 def test_a_change_from_another_phase_is_none(ledger: Ledger) -> None:

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import sqlalchemy as sa
 
+from planner_app.planner.ledger.ids import new_uuid
 from planner_app.planner.ledger.schema import keys
 
 
@@ -31,7 +32,7 @@ class Keys:
             found = connection.execute(sa.select(keys).where(keys.c.client == client, keys.c.key == key)).first()
             if found is not None:
                 return Claim(found.offerset, found.fingerprint, new=False)
-            claim = Claim(uuid4(), fingerprint, new=True)
+            claim = Claim(new_uuid(), fingerprint, new=True)
             connection.execute(
                 sa.insert(keys).values(
                     client=client, key=key, fingerprint=fingerprint, offerset=claim.uuid, created=now

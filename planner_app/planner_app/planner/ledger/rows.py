@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import orjson
 import sqlalchemy as sa
 
 from planner_app.execution_broker.models import Phase
 from planner_app.execution_broker.times import Interval
+from planner_app.planner.ledger.ids import new_uuid
 from planner_app.planner.quoting import Amount, Offer, Reservation, fill
 
 Level = Literal["DEBUG", "INFO", "WARN", "ERROR"]
@@ -105,7 +106,7 @@ class OfferSetRow:
 def offered(offerset: OfferSetRow, number: int, offer: Offer) -> SessionRow:
     """Make the session of a new offer."""
     return SessionRow(
-        uuid=uuid4(),
+        uuid=new_uuid(),
         offerset=offerset.uuid,
         client=offerset.client,
         name=f"offer-{number}",

@@ -6,13 +6,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import sqlalchemy as sa
 
 from planner_app.execution_broker.models import Phase
 from planner_app.execution_broker.times import Interval
 from planner_app.planner.ledger.database import Prepared, checkpoint, open_database, reading, writing
+from planner_app.planner.ledger.ids import new_uuid
 from planner_app.planner.ledger.keys import Keys
 from planner_app.planner.ledger.lists import Lists
 from planner_app.planner.ledger.rows import (
@@ -364,7 +365,7 @@ def _answer(ask: Ask, quote: Quote) -> Reserved:
     reasons = [
         {"kind": reason.kind, "template": reason.template, "values": dict(reason.values)} for reason in quote.reasons
     ]
-    offerset = OfferSetRow(ask.uuid or uuid4(), ask.client, ask.now, ask.request, ask.program, reasons)
+    offerset = OfferSetRow(ask.uuid or new_uuid(), ask.client, ask.now, ask.request, ask.program, reasons)
     return offerset, [offered(offerset, number, offer) for number, offer in enumerate(quote.offers)]
 
 
