@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 import shared_storage_preflight as preflight
 from hypothesis import given
@@ -116,6 +118,42 @@ MOUNTS = """\
 )
 def test_what_is_mounted_is_said_as_findmnt_does(path: str, more: str, seen: str) -> None:
     assert preflight.mounted(path, MOUNTS + more) == seen
+
+
+# What the servers are told.
+
+
+def rendered(name: str, **more: Any) -> str:
+    template = Path(__file__).parents[2] / "roles/shared_storage/templates" / name
+    environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined, autoescape=False)
+    return environment.from_string(template.read_text()).render({"testbed_storage_root": ROOT} | more)
+
+
+TRUSTED, SQUASHED = ["10.0.0.1", "10.0.0.2"], ["10.0.0.3"]
+
+
+def test_the_kernels_server_lets_in_the_machines_one_by_one() -> None:
+    text = rendered("exports.j2", shared_storage_trusted=TRUSTED, shared_storage_squashed=SQUASHED)
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    common = "rw,sync,no_subtree_check,sec=sys,fsid=1"
+    assert lines == [
+        f"{ROOT} 10.0.0.1({common},no_root_squash)",
+        f"{ROOT} 10.0.0.2({common},no_root_squash)",
+        f"{ROOT} 10.0.0.3({common},root_squash)",
+    ]
+
+
+@pytest.mark.parametrize("squashed", [SQUASHED, []])
+def test_ganesha_lets_in_the_same(squashed: list[str]) -> None:
+    text = rendered(
+        "ganesha.conf.j2", shared_storage_trusted=TRUSTED, shared_storage_squashed=squashed, machine_address="10.0.0.9"
+    )
+    clients = re.findall(r"CLIENT \{\s*Clients = ([^;]+);\s*Access_Type = RW;\s*Protocols = 4;\s*Squash = (\w+);", text)
+    wanted = [("10.0.0.1, 10.0.0.2", "No_Root_Squash"), ("10.0.0.3", "Root_Squash")]
+    assert clients == wanted[: 1 + len(squashed)]
+    assert text.count("CLIENT {") == len(clients)
+    assert re.search(r"EXPORT_DEFAULTS \{\s*Access_Type = NONE;", text)
+    assert "Bind_addr = 10.0.0.9;" in text
 
 
 # The look itself, each machine with a root of its own that may or may not be another's.
