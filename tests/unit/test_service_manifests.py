@@ -5,6 +5,29 @@ from __future__ import annotations
 import service_manifests as made
 
 
+def containers(items: list[made.Object], kind: str) -> list[made.Object]:
+    return [each for item in items if item["kind"] == kind for each in item["spec"]["template"]["spec"]["containers"]]
+
+
+def test_a_password_that_is_changed_does_not_make_the_database_unready() -> None:
+    [container] = containers(made.mongodb(), "StatefulSet")
+    assert "readyz" in str(container["startupProbe"])
+    assert "readyz" not in str(container["readinessProbe"])
+
+
+def test_mongodb_s_own_image_reads_the_password_from_a_file() -> None:
+    items = made.mongodb(mongodb_engine="mongodb", mongodb_uid=999)
+    [container] = containers(items, "StatefulSet")
+    environment = {each["name"]: each["value"] for each in container["env"]}
+    [place] = [each["mountPath"] for each in container["volumeMounts"] if each["name"] == "password"]
+    assert environment["MONGO_INITDB_ROOT_PASSWORD_FILE"] == f"{place}/password"
+    assert "s3cr" not in str([item for item in items if item["kind"] != "Secret"])
+    # The shell of the probe gets one argument after --eval, with no quotes lost on the way.
+    assert container["readinessProbe"]["exec"]["command"][2].endswith(
+        '''mongosh --quiet --norc --eval "quit(db.adminCommand({ping: 1}).ok === 1 ? 0 : 1)"'''
+    )
+
+
 def test_each_part_of_caesar_rest_has_its_container() -> None:
     pods = {
         item["metadata"]["name"]: item["spec"]["template"]["spec"]

@@ -375,7 +375,7 @@ def agree(port: int, engine: str, user: str, database: str, passwords: Sequence[
             client[where].command("updateUser", chief, pwd=wanted)
     if accepted(port, user, database, [wanted]) is None:
         raise LockedOut(user)
-    return list(dict.fromkeys([user, chief]))
+    return [user] if chief == user or known == wanted else [user, chief]
 
 
 def former_password(options: argparse.Namespace) -> tuple[str, bool]:
