@@ -14,7 +14,7 @@ from planner_app.execution_broker.codecs import JSON, MalformedBody, decode
 from planner_app.voter.choose import Offer
 from planner_app.voter.collect import read_answer, read_offer
 from planner_app.voter.planners import Planner, Reply
-from planner_app.voter.quick import read_plain
+from planner_app.voter.quick import read_plain, read_plain_set
 
 PLANNER = Planner("one", "http://one:8101", "x")
 ID = UUID("9b7f6a0e-1e1f-4a4a-8c5d-1f2e3d4c5b6a")
@@ -62,7 +62,7 @@ def offer() -> dict[str, Any]:
 
 
 def test_a_plain_offer_is_read_the_same_by_both() -> None:
-    read = read_plain("one", PLANNER.session_url(ID), ID, offer())
+    read = read_plain("one", PLANNER.session_url(ID), offer())
     assert read is not None
     assert read == read_offer(PLANNER, offer(), ID, 0)
     assert (read.cores, read.memory_gib) == (2, 4)
@@ -75,7 +75,6 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(place for key, each in below for place in places(each, (*path, key)))]
 
 
-PLACES = places(offer())[1:]
 ODD = st.one_of(
     st.none(),
     st.booleans(),
@@ -93,9 +92,8 @@ ODD = st.one_of(
 )
 
 
-@given(st.lists(st.tuples(st.sampled_from(PLACES), st.sampled_from(["set", "drop", "add"]), ODD), max_size=4))
-def test_what_is_read_quickly_is_what_the_models_read(changes: list[tuple[tuple[Any, ...], str, Any]]) -> None:
-    document: Any = offer()
+def changed(document: Any, changes: list[tuple[tuple[Any, ...], str, Any]]) -> Any:
+    """The document after changes, those that are possible."""
     for path, how, value in changes:
         where = document
         try:
@@ -109,9 +107,62 @@ def test_what_is_read_quickly_is_what_the_models_read(changes: list[tuple[tuple[
                 where[path[-1]]["strange"] = value
         except (KeyError, IndexError, TypeError):
             continue
-    quick = read_plain("one", PLANNER.session_url(ID), ID, document)
+    return document
+
+
+def changes_of(document: Any) -> st.SearchStrategy[list[tuple[tuple[Any, ...], str, Any]]]:
+    """Up to four changes anywhere in a document."""
+    where = st.sampled_from(places(document)[1:])
+    return st.lists(st.tuples(where, st.sampled_from(["set", "drop", "add"]), ODD), max_size=4)
+
+
+@given(changes_of(offer()))
+def test_what_is_read_quickly_is_what_the_models_read(changes: list[tuple[tuple[Any, ...], str, Any]]) -> None:
+    document = changed(offer(), changes)
+    quick = read_plain("one", PLANNER.session_url(ID), document)
     if quick is not None:
         assert quick == read_offer(PLANNER, document, ID, 0)
+
+
+OTHER = UUID("0192f6a0-1e1f-7a4a-8c5d-1f2e3d4c5b6a")
+
+
+def offer_set() -> dict[str, Any]:
+    """An answer as our planners write it."""
+    second = offer()
+    second["meta"]["uuid"] = str(OTHER)
+    return {
+        "kind": kinds.OFFERSET,
+        "meta": {"uuid": str(uuid4()), "url": "http://one:8101/offersets/x", "created": "2026-11-24T12:00:00.123456Z"},
+        "result": "YES",
+        "offers": [offer(), second],
+    }
+
+
+@given(changes_of(offer_set()))
+def test_an_answer_is_read_quickly_as_it_is_read_part_by_part(changes: list[tuple[tuple[Any, ...], str, Any]]) -> None:
+    try:
+        body = json.dumps(changed(offer_set(), changes), separators=(",", ":")).encode()
+    except (TypeError, ValueError):
+        return
+    reply = Reply(200, {"content-type": "application/json"}, body)
+    now = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("planner_app.voter.collect.read_plain_set", lambda *_: None)
+        patch.setattr("planner_app.voter.collect.read_plain", lambda *_: None)
+        slowly = read_answer(PLANNER, reply, now, now)
+    assert read_answer(PLANNER, reply, now, now) == slowly
+
+
+def test_two_offers_are_read_at_once() -> None:
+    read = read_plain_set("one", PLANNER.sessions_url, offer_set())
+    assert read is not None
+    created, offers = read
+    assert created == datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=UTC)
+    assert [(each.uuid, each.url) for each in offers] == [
+        (ID, PLANNER.session_url(ID)),
+        (OTHER, PLANNER.session_url(OTHER)),
+    ]
 
 
 def test_answers_of_good_planners_are_read_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,11 +171,11 @@ def test_answers_of_good_planners_are_read_quickly(monkeypatch: pytest.MonkeyPat
     def slow(*_: Any) -> Offer:
         raise AssertionError("read by the models")
 
-    monkeypatch.setattr("planner_app.voter.collect.read_offer", slow)
-    document = {"kind": kinds.OFFERSET, "meta": {}, "result": "YES", "offers": [offer()]}
-    reply = Reply(200, {"content-type": "application/json"}, orjson.dumps(document))
+    for reader in ("read_offer", "read_plain"):
+        monkeypatch.setattr(f"planner_app.voter.collect.{reader}", slow)
+    reply = Reply(200, {"content-type": "application/json"}, orjson.dumps(offer_set()))
     now = datetime.now(UTC)
-    assert len(read_answer(PLANNER, reply, now, now).offers) == 1
+    assert len(read_answer(PLANNER, reply, now, now).offers) == 2
 
 
 def test_a_thousand_offers_of_one_id_are_told_quickly_and_once() -> None:

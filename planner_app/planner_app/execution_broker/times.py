@@ -70,6 +70,8 @@ def parse_instant(text: str) -> datetime:
     if _INSTANT.fullmatch(text) is None:
         raise ValueError("must be an ISO 8601 instant such as 2026-11-24T09:00:00Z")
     instant = datetime.fromisoformat(text)
+    if instant.tzinfo is UTC:
+        return instant
     if instant.tzinfo is None:
         return instant.replace(tzinfo=UTC)
     try:

@@ -15,14 +15,14 @@ from pydantic import ValidationError
 
 from planner_app.execution_broker import kinds
 from planner_app.execution_broker.codecs import MalformedBody
-from planner_app.execution_broker.models import Meta, OfferSet, Phase, Session, SimpleCompute, field_name
+from planner_app.execution_broker.models import OfferSet, Phase, Session, SimpleCompute, field_name
 from planner_app.voter.choose import Answer, Offer, Unusable, Verdict
 from planner_app.voter.planners import NoReply, Planner, Planners, Reply
-from planner_app.voter.quick import read_plain
+from planner_app.voter.quick import MAX_OFFERS, read_plain, read_plain_set
 from planner_app.voter.requests import traceparent
 from planner_app.voter.text import one_line
 
-MAX_OFFERS = 1000
+_NONE = timedelta(0)
 
 
 async def collect(
@@ -185,6 +185,9 @@ def read_answer(planner: Planner, reply: Reply, sent: datetime, received: dateti
         document = reply.document()
     except MalformedBody as error:
         return answer(Verdict.NONSENSE, one_line(str(error)))
+    if (plain := read_plain_set(planner.name, planner.sessions_url, document)) is not None:
+        made, offered = plain
+        return answer(Verdict.OFFERS, offers=offered, clock_offset=_clock_offset(made, reply, sent, received))
     if not isinstance(document, dict):
         return answer(Verdict.NONSENSE, "answered something that is no offer set")
     # Offers are read one by one, so that a bad one does not spoil the others.
@@ -195,7 +198,8 @@ def read_answer(planner: Planner, reply: Reply, sent: datetime, received: dateti
         return answer(Verdict.NONSENSE, _first_error(error))
     if not isinstance(offers, list) or len(offers) > MAX_OFFERS:
         return answer(Verdict.NONSENSE, f"offers: must be a list of at most {MAX_OFFERS}")
-    clock_offset = _clock_offset(offer_set, reply, sent, received)
+    created = offer_set.meta.created if offer_set.meta else None
+    clock_offset = _clock_offset(created, reply, sent, received)
 
     if offer_set.result == "NO":
         messages = (offer_set.meta.messages if offer_set.meta else None) or []
@@ -225,8 +229,8 @@ def read_answer(planner: Planner, reply: Reply, sent: datetime, received: dateti
             if uuid not in told:
                 told.add(uuid)
                 bad.append(Unusable(f"gives the id {uuid} to {times[uuid]} offers", uuid, url))
-        elif (plain := read_plain(planner.name, planner.session_url(uuid), uuid, offer)) is not None:
-            good.append(plain)
+        elif (quick := read_plain(planner.name, planner.session_url(uuid), offer)) is not None:
+            good.append(quick)
         else:
             read = read_offer(planner, offer, uuid, index)
             if isinstance(read, Offer):
@@ -315,11 +319,9 @@ def _lower(least: Any, most: Any) -> float | None:
     return least if isinstance(least, float | int) else most if isinstance(most, float | int) else None
 
 
-def _clock_offset(offer_set: OfferSet, reply: Reply, sent: datetime, received: datetime) -> timedelta | None:
+def _clock_offset(said: datetime | None, reply: Reply, sent: datetime, received: datetime) -> timedelta | None:
     """Tell how far a planner's clock is ahead of ours, from the time it says it made its answer."""
-    meta: Meta | None = offer_set.meta
-    slack = timedelta(0)
-    said = meta.created if meta else None
+    slack = _NONE
     if said is None:
         try:
             said = parsedate_to_datetime(reply.headers["date"])
@@ -332,7 +334,7 @@ def _clock_offset(offer_set: OfferSet, reply: Reply, sent: datetime, received: d
         return said - sent
     if said > received + slack:
         return said - received
-    return timedelta(0)
+    return _NONE
 
 
 def _first_error(error: ValidationError) -> str:

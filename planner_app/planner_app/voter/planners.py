@@ -26,6 +26,11 @@ class Planner:
     url: str
     token: str
 
+    @property
+    def sessions_url(self) -> str:
+        """Tell where this planner's sessions are."""
+        return f"{self.url}/sessions"
+
     def session_url(self, session: UUID | str) -> str:
         """Tell where a session of this planner is, whatever the planner says its address is."""
         return f"{self.url}/sessions/{session}"

@@ -1,4 +1,4 @@
-"""Reading a plain offer quickly: what a good planner sends, checked as strictly as the models do.
+"""Reading plain offers quickly: what a good planner sends, checked as strictly as the models do.
 
 A general model takes longer for an offer than its whole way over the network, and hundreds come in the same moment.
 Here the fields that the choice looks at are checked by hand, and whatever else there is by the models. What is not
@@ -7,7 +7,7 @@ is an offer here that is none, or another one, for them (`tests/test_voter_quick
 """
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from math import isfinite
 from typing import Any
@@ -17,20 +17,22 @@ from pydantic import ValidationError
 
 from planner_app.execution_broker import kinds
 from planner_app.execution_broker.models import Session
-from planner_app.execution_broker.times import parse_duration, parse_instant, parse_interval
+from planner_app.execution_broker.times import parse_duration, parse_instant
 from planner_app.voter.choose import Offer
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+MAX_OFFERS = 1000
 _LONGEST = 2000
 _MOST = 2**53
 """Whole numbers up to this are the same as floating ones."""
 _OTHERS = ("executable", "storage", "data", "connectors")
 """Fields of an offer that the choice does not look at."""
-_BY_HAND = {
-    "meta": frozenset({"uuid"}),
-    "compute": frozenset({"kind", "cores", "memory"}),
-    "schedule": frozenset({"available"}),
-}
+_BY_HAND = (
+    ("meta", frozenset({"uuid"})),
+    ("compute", frozenset({"kind", "cores", "memory"})),
+    ("schedule", frozenset({"available"})),
+)
+_SET = frozenset({"kind", "meta", "result", "offers"})
 _PRICED = frozenset({"kind", "type", "description", "min", "max"})
 _duration = lru_cache(maxsize=256)(parse_duration)
 
@@ -39,25 +41,55 @@ class _NotPlain(Exception):
     """For the models to read."""
 
 
-def read_plain(planner: str, url: str, uuid: UUID, offer: Any) -> Offer | None:
-    """Read an offer whose id is known; None where it is not plain, or wrong."""
+_WRONG = (_NotPlain, KeyError, TypeError, AttributeError, ValueError, OverflowError, ValidationError)
+
+
+def read_plain_set(planner: str, url: str, document: Any) -> tuple[datetime | None, tuple[Offer, ...]] | None:
+    """Read a whole answer that offers something: when it was made, and the offers; None where anything is not plain.
+
+    `url` is that of all sessions of the planner.
+    """
     try:
-        return _read(planner, url, uuid, offer)
-    except (_NotPlain, KeyError, TypeError, AttributeError, ValueError, OverflowError, ValidationError):
+        if document.keys() != _SET or document["result"] != "YES" or type(document["kind"]) is not str:
+            return None
+        created = None
+        for name, value in document["meta"].items():
+            if name == "created":
+                created = parse_instant(value)
+            elif not (
+                _UUID.fullmatch(value)
+                if name == "uuid"
+                else name == "url" and type(value) is str and len(value) <= _LONGEST
+            ):
+                return None
+        offers, ids = document["offers"], set()
+        if type(offers) is not list or not 0 < len(offers) <= MAX_OFFERS:
+            return None
+        read = []
+        for offer in offers:
+            text = offer["meta"]["uuid"]
+            ids.add(text)
+            read.append(_read(planner, f"{url}/{text}", text, offer))
+        return (created, tuple(read)) if len(ids) == len(read) else None
+    except _WRONG:
         return None
 
 
-def _read(planner: str, url: str, uuid: UUID, offer: dict[str, Any]) -> Offer:
+def read_plain(planner: str, url: str, offer: Any) -> Offer | None:
+    """Read one offer, whose address is known; None where it is not plain, or wrong."""
+    try:
+        return _read(planner, url, offer["meta"]["uuid"], offer)
+    except _WRONG:
+        return None
+
+
+def _read(planner: str, url: str, uuid: str, offer: dict[str, Any]) -> Offer:
     # A kind is told from the whole, and any word will do.
-    if (
-        type(offer.get("kind", "")) is not str
-        or offer["phase"] != "OFFERED"
-        or not _UUID.fullmatch(offer["meta"]["uuid"])
-    ):
+    if type(offer.get("kind", "")) is not str or offer["phase"] != "OFFERED" or not _UUID.fullmatch(uuid):
         raise _NotPlain
     rest = {name: offer[name] for name in _OTHERS if name in offer}
-    for name, known in _BY_HAND.items():
-        if not offer[name].keys() <= known:
+    for name, known in _BY_HAND:
+        if not known.issuperset(offer[name]) or type(offer[name]) is not dict:
             rest[name] = offer[name]
     if rest:
         Session.model_validate(rest, extra="ignore")
@@ -67,9 +99,11 @@ def _read(planner: str, url: str, uuid: UUID, offer: dict[str, Any]) -> Offer:
     available = offer["schedule"]["available"]
     if available.keys() != {"start", "duration"}:
         raise _NotPlain
-    start = parse_interval(available["start"]).start
+    first, _, second = available["start"].partition("/")
+    start = parse_instant(first)
+    _ = start + _duration(second)  # an interval of another form is not plain, and none may end after the year 9999
     duration: timedelta = _duration(available["duration"])
-    _ = start + duration  # overflows after the year 9999
+    _ = start + duration
     costs: dict[str, float] = {}
     for name, _, most in _priced(offer.get("costs"), kinds.SIMPLE_COST, kinds.COST_TYPE_PREFIX):
         if most < 0:
@@ -80,7 +114,7 @@ def _read(planner: str, url: str, uuid: UUID, offer: dict[str, Any]) -> Offer:
         metrics[name] = min(least, metrics.get(name, least))
     return Offer(
         planner=planner,
-        uuid=uuid,
+        uuid=UUID(uuid),
         url=url,
         cores=_surely(compute["cores"]),
         memory_gib=_surely(compute["memory"]),
