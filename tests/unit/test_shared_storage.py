@@ -60,6 +60,12 @@ def test_what_goes_together_is_right(kind: str, groups: dict[str, list[str]]) ->
         ({"options": ["hard,intr"]}, CLOUD, "shared_storage_mount_options is ['hard,intr']"),
         ({"options": ["soft"]}, CLOUD, "has soft, by which writes are lost"),
         (
+            {"database": {}},
+            CLOUD,
+            "mongodb_storage is not given, which means /mnt/storage/mongodb, on the shared storage",
+        ),
+        ({"database": {"host_path": f"{ROOT}/db"}}, CLOUD, "mongodb_storage is /mnt/storage/db, on shared storage"),
+        (
             {"kind": "volume", "definitions": {"a": {"volumes": {"storage": ROOT}}, "b": {}}},
             LOCAL,
             'local_machines_definitions.b.volumes has no storage, and the machine uses it: add storage: "{{',
@@ -74,6 +80,17 @@ def test_what_goes_together_is_right(kind: str, groups: dict[str, list[str]]) ->
 def test_each_fault_is_one_sentence(said: dict[str, Any], groups: dict[str, list[str]], told: str) -> None:
     [fault] = storage_faults({"kind": "nfs", "root": ROOT} | said, groups)
     assert told in fault
+
+
+@pytest.mark.parametrize(
+    "database", [None, {"host_path": "/var/lib/db"}, {"storage_class": "fast"}, {"storage_class": ""}]
+)
+def test_a_database_beside_nfs_is_right(database: Any) -> None:
+    assert storage_faults({"kind": "nfs", "root": ROOT, "database": database}, CLOUD) == []
+
+
+def test_a_database_on_the_volume_is_right() -> None:
+    assert storage_faults({"kind": "volume", "root": ROOT, "database": {}}, LOCAL) == []
 
 
 def test_machines_are_named_once_and_by_what_they_do() -> None:

@@ -58,7 +58,7 @@ def storage_faults(said: Mapping[str, Any], groups: Mapping[str, Sequence[str]])
 
     Args:
         said: `kind` and `root`; `device`, `server` and `options`, empty where the role says; the local machines'
-            `definitions`.
+            `definitions`; `database`, where caesar-rest's keeps its files, none where there is none.
         groups: the inventory's groups.
     """
     return list(_faults(said, groups))
@@ -98,6 +98,15 @@ def _faults(said: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> Ite
     elif servers[0] not in made:
         yield f"storage_servers has {servers[0]}, which is no machine that the testbed makes: give one of {_and(made)}"
     yield from _volumes(said.get("definitions") or {}, kind, groups)
+    database = said.get("database")
+    if kind == "nfs" and database is not None:
+        path = database.get("host_path") if isinstance(database, Mapping) else None
+        if not database or (isinstance(path, str) and isinstance(root, str) and f"{path}/".startswith(f"{root}/")):
+            yield (
+                f"mongodb_storage is {path or f'not given, which means {root}/mongodb'}, on shared storage, which is "
+                "NFS, where a database does not keep its files: give {host_path: /var/lib/caesar-mongodb} or "
+                '{storage_class: NAME}, or caesar_rest_platform: "" for no caesar-rest'
+            )
     yield from _nfs(said, kind)
 
 
