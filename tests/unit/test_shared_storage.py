@@ -62,7 +62,7 @@ def test_what_goes_together_is_right(kind: str, groups: dict[str, list[str]]) ->
         (
             {"database": {}},
             CLOUD,
-            "mongodb_storage is not given, which means /mnt/storage/mongodb, on the shared storage",
+            "mongodb_storage is not given, which means /mnt/storage/mongodb, on shared storage",
         ),
         ({"database": {"host_path": f"{ROOT}/db"}}, CLOUD, "mongodb_storage is /mnt/storage/db, on shared storage"),
         (
