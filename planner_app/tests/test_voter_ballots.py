@@ -61,14 +61,23 @@ async def test_the_least_loaded_platform_is_asked_for_before_the_question(tmp_pa
     quota = {"cores": 8, "memory_gib": 32}
     full.capabilities = {"quota": quota, "free": {"cores": 4, "memory_gib": 4}}
     empty.capabilities = {"quota": quota, "free": {"cores": 6, "memory_gib": 32}}
-    planners = (full, empty, silent)
+    # Whoever is slow to say how busy it is, or says nonsense, can offer all the same.
+    slow, wrong = (StubPlanner(name, gives(answer, "/capabilities"))
+                   for name, answer in (("slow", b"drip"), ("wrong", http(200, b"{", "text/html"))))  # fmt: skip
+    planners = (full, empty, silent, slow, wrong)
     async with running(*planners), VoterUnderTest(tmp_path, *planners).up() as client:
         ballot = await vote(client, policy="least-loaded")
         assert why(ballot) == {
             "b-empty": "least loaded",
             "a-full": "load 0.875, b-empty 0.25",
             "silent": "states no load, b-empty does",
+            "slow": "states no load, b-empty does",
+            "wrong": "states no load, b-empty does",
         }
+        took = {answer["planner"]: answer["elapsed_ms"] for answer in ballot["answers"]}
+        slowest = took.pop("slow")
+        assert slowest > 330  # a third of the deadline, which the others did not wait for
+        assert max(took.values()) < slowest
         assert [call[1] for call in full.calls[:2]] == ["/capabilities", "/requests"]
         await vote(client)
         assert [call[1] for call in silent.calls].count("/capabilities") == 1

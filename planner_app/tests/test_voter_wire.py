@@ -232,10 +232,65 @@ async def test_a_connection_that_its_server_closed_meanwhile_is_told() -> None:
 async def test_what_whoever_is_told_raises_is_raised_where_all_are_waited_for() -> None:
     async with server(says(b"HTTP/1.1 204 No\r\n\r\n")) as (wire, origin):
 
-        def took(index: int, *_: object) -> None:
+        def took(index: int, *_: object) -> bytes | None:
             if index == 1:
                 raise RuntimeError("one of them")
+            return None
 
         requests = [(origin, request_bytes(origin, "GET", "/x", {}, None))] * 3
         with pytest.raises(RuntimeError, match="one of them"):
             await exchange_all(wire, requests, 10, 5, took)
+
+
+async def test_what_whoever_is_told_wants_next_is_asked_next() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := (await reader.readuntil(b"\r\n\r\n")).split()[1]:
+                if line == b"/below/never":
+                    await reader.read()
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(line), line))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async with server(talk) as (wire, origin):
+        first, second, never = (request_bytes(origin, "GET", path, {}, None) for path in ("/1", "/2", "/never"))
+        told: list[tuple[int, str]] = []
+        asked_again: set[int] = set()
+
+        def took(index: int, head: Head | None, body: bytes, failure: WireError | None) -> bytes | None:
+            told.append((index, body.decode() or type(failure).__name__))
+            if index == 2 and index not in asked_again:
+                asked_again.add(index)
+                return first  # is still the first
+            return second if len([each for each, _ in told if each == index]) - (index in asked_again) == 1 else None
+
+        # Each goes on by itself: who does not answer the first in time is asked the second all the same.
+        await exchange_all(wire, [(origin, first), (origin, never), (origin, first)], 100, 60, took, patience=0.2)
+        assert sorted(told) == [
+            (0, "/below/1"), (0, "/below/2"),
+            (1, "/below/2"), (1, "Impatient"),
+            (2, "/below/1"), (2, "/below/1"), (2, "/below/2"),
+        ]  # fmt: skip
+        assert told.index((0, "/below/2")) < told.index((1, "Impatient"))
+
+
+async def test_a_second_request_has_all_the_time_there_is() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 204 No\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.2)
+        writer.write(b"HTTP/1.1 201 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with server(talk) as (wire, origin):
+        first, second = (request_bytes(origin, "GET", path, {}, None) for path in ("/1", "/2"))
+        told: list[int] = []
+
+        def took(_index: int, head: Head | None, _body: bytes, _failure: WireError | None) -> bytes | None:
+            told.append(head.status if head is not None else 0)
+            return second if len(told) == 1 else None
+
+        await exchange_all(wire, [(origin, first)], 100, 60, took, patience=0.1)
+        assert told == [204, 201]

@@ -9,20 +9,33 @@ from collections.abc import Callable, Sequence
 
 from planner_app.voter.wire import Connection, Head, Origin, Wire, WireError
 
-Took = Callable[[int, Head | None, bytes, WireError | None], None]
-"""Told of one request: which, its reply's head and body or None and nothing, and what went wrong, if so."""
+Took = Callable[[int, Head | None, bytes, WireError | None], bytes | None]
+"""Told of one request: which, its reply's head and body or None and nothing, and what went wrong, if so.
+
+What it returns, if anything, is the next request to the same server; it may be the first one again.
+"""
+
+
+class Impatient(WireError):
+    """The first reply of a server did not come in the time that it had."""
 
 
 async def exchange_all(
-    wire: Wire, requests: Sequence[tuple[Origin, bytes]], limit: int, seconds: float, took: Took
+    wire: Wire,
+    requests: Sequence[tuple[Origin, bytes]],
+    limit: int,
+    seconds: float,
+    took: Took,
+    patience: float | None = None,
 ) -> None:
-    """Make all requests; return when `took` was told of all, or `seconds` have passed.
+    """Make all requests; return when `took` was told of all and wants no more, or `seconds` have passed.
 
     Replies are of at most `limit` bytes. What is left at the end is given up, and `took` is not told of it; what it
-    raises is raised here, after all others were told.
+    raises is raised here, after all others were told. First replies that are not there after `patience` seconds are
+    given up too, which it is told as `Impatient`.
     """
     if requests:
-        await _AtOnce(wire, requests, limit, took).run(seconds)
+        await _AtOnce(wire, requests, limit, took).run(seconds, patience)
 
 
 class _AtOnce:
@@ -31,24 +44,25 @@ class _AtOnce:
     def __init__(self, wire: Wire, requests: Sequence[tuple[Origin, bytes]], limit: int, took: Took) -> None:
         self._wire, self._requests, self._limit, self._took = wire, requests, limit, took
         self._open: dict[int, Connection] = {}
-        self._connecting: set[asyncio.Task[None]] = set()
+        self._connecting: dict[int, asyncio.Task[None]] = {}
+        self._first = set(range(len(requests)))
         self._left = len(requests)
         self._over = asyncio.Event()
         self._error: Exception | None = None
+        self._loop = asyncio.get_running_loop()
 
-    async def run(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(seconds, self._over.set)
+    async def run(self, seconds: float, patience: float | None) -> None:
+        timers = [self._loop.call_later(seconds, self._over.set)]
+        if patience is not None:
+            timers.append(self._loop.call_later(patience, self._give_up_first))
         try:
-            for index, (origin, _) in enumerate(self._requests):
-                if (connection := self._wire.take(origin)) is not None:
-                    self._begin(index, connection)
-                else:
-                    self._connecting.add(loop.create_task(self._connect(index)))
+            for index, (_, request) in enumerate(self._requests):
+                self._start(index, request)
             await self._over.wait()
         finally:
-            timer.cancel()
-            for task in self._connecting:
+            for timer in timers:
+                timer.cancel()
+            for task in self._connecting.values():
                 task.cancel()
             for connection in self._open.values():
                 connection.on_end = None
@@ -56,18 +70,26 @@ class _AtOnce:
         if self._error is not None:
             raise self._error
 
-    async def _connect(self, index: int) -> None:
+    def _start(self, index: int, request: bytes) -> None:
+        if (connection := self._wire.take(self._requests[index][0])) is not None:
+            self._begin(index, request, connection)
+        else:
+            self._connecting[index] = self._loop.create_task(self._connect(index, request))
+
+    async def _connect(self, index: int, request: bytes) -> None:
         try:
             connection = await self._wire.connect(self._requests[index][0])
         except WireError as error:
+            del self._connecting[index]
             self._told(index, None, b"", error)
         else:
-            self._begin(index, connection)
+            del self._connecting[index]
+            self._begin(index, request, connection)
 
-    def _begin(self, index: int, connection: Connection) -> None:
+    def _begin(self, index: int, request: bytes, connection: Connection) -> None:
         self._open[index] = connection
         connection.on_end = lambda: self._end(index, connection)
-        connection.send(self._requests[index][1], self._limit)
+        connection.send(request, self._limit)
 
     def _end(self, index: int, connection: Connection) -> None:
         del self._open[index]
@@ -80,11 +102,26 @@ class _AtOnce:
         else:
             self._told(index, head, body, None)
 
+    def _give_up_first(self) -> None:
+        for index in list(self._first):
+            if (task := self._connecting.pop(index, None)) is not None:
+                task.cancel()
+            if (connection := self._open.pop(index, None)) is not None:
+                connection.on_end = None
+                connection.abort()
+            self._told(index, None, b"", Impatient("no answer in time"))
+
     def _told(self, index: int, head: Head | None, body: bytes, failure: WireError | None) -> None:
-        self._left -= 1
+        more = None
         try:
-            self._took(index, head, body, failure)
+            more = self._took(index, head, body, failure)
         except Exception as error:  # noqa: BLE001 - it is raised where all are waited for
             self._error = error
+        if more is not self._requests[index][1]:
+            self._first.discard(index)
+        if more is not None:
+            self._start(index, more)
+            return
+        self._left -= 1
         if not self._left:
             self._over.set()

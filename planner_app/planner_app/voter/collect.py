@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -17,7 +18,7 @@ from planner_app.execution_broker import kinds
 from planner_app.execution_broker.codecs import MalformedBody
 from planner_app.execution_broker.models import OfferSet, Phase, Session, SimpleCompute, field_name
 from planner_app.voter.choose import Answer, Offer, Unusable, Verdict
-from planner_app.voter.planners import NoReply, Planner, Planners, Reply
+from planner_app.voter.planners import Before, NoReply, Planner, Planners, Reply
 from planner_app.voter.quick import MAX_OFFERS, read_plain, read_plain_set
 from planner_app.voter.requests import traceparent
 from planner_app.voter.text import one_line
@@ -39,52 +40,50 @@ async def collect(
     `with_load` asks each before the request how much of its platform is taken: afterwards its offers would count.
     """
     asked = list(asked)
-    if with_load:
-        return tuple(
-            await asyncio.gather(*(_ask_with_load(planners, each, request, deadline, trace) for each in asked))
-        )
     began, sent = monotonic(), datetime.now(UTC)
     answers: dict[str, Answer] = {}
     again: dict[str, asyncio.Task[Answer]] = {}
+    loads: dict[str, float | None] = {}
+    since: dict[str, datetime] = {}
 
     def took(planner: Planner, outcome: Reply | NoReply) -> None:
         # Read as they come, while others are waited for. What needs a second call is rare, and has a task.
+        asked_at = since.get(planner.name, sent)
         if _to_be_asked_again(outcome):
             again[planner.name] = asyncio.create_task(
-                _go_on(planners, planner, outcome, request, deadline, trace, began, sent)
+                _go_on(planners, planner, outcome, request, deadline, trace, began, asked_at)
             )
         else:
-            answers[planner.name] = _answer_of(planner, outcome, deadline, began, sent)
+            answers[planner.name] = _answer_of(planner, outcome, deadline, began, asked_at)
 
+    def took_load(planner: Planner, outcome: Reply | NoReply) -> None:
+        loads[planner.name] = _load_of(outcome)
+        since[planner.name] = datetime.now(UTC)
+
+    # A third of the time and no more: who does not say loses by that criterion, not its vote.
+    before = Before("/capabilities", deadline / 3, took_load) if with_load else None
     try:
-        await planners.call_all(asked, "POST", "/requests", deadline, request, _headers(trace), took)
+        await planners.call_all(asked, "/requests", deadline, request, _headers(trace), took, before)
         for name, task in again.items():
             answers[name] = await task
     finally:
         for task in again.values():
             task.cancel()
     late = NoReply("", timeout=True)
-    return tuple(answers.get(planner.name) or _answer_of(planner, late, deadline, began, sent) for planner in asked)
+    found = (answers.get(planner.name) or _answer_of(planner, late, deadline, began, sent) for planner in asked)
+    return tuple(_loaded(answer, loads.get(answer.planner)) for answer in found)
 
 
-async def _ask_with_load(
-    planners: Planners, planner: Planner, request: bytes, deadline: timedelta, trace: str
-) -> Answer:
-    began = monotonic()
-    try:
-        # A third of the time and no more: who does not say loses by that criterion, not its vote.
-        reply = await planners.call(planner, "GET", "/capabilities", deadline / 3)
-        load = read_load(reply.document()) if reply.status == 200 else None
-    except (NoReply, MalformedBody):
-        load = None
-    spent = timedelta(seconds=monotonic() - began)
-    answer = await _ask(planners, planner, request, deadline - spent, trace)
-    return replace(
-        answer,
-        load=load,
-        elapsed=answer.elapsed + spent.total_seconds(),
-        offers=tuple(replace(offer, load=load) for offer in answer.offers),
-    )
+def _load_of(outcome: Reply | NoReply) -> float | None:
+    with suppress(MalformedBody):
+        return read_load(outcome.document()) if isinstance(outcome, Reply) and outcome.status == 200 else None
+    return None
+
+
+def _loaded(answer: Answer, load: float | None) -> Answer:
+    if load is None:
+        return answer
+    return replace(answer, load=load, offers=tuple(replace(offer, load=load) for offer in answer.offers))
 
 
 def read_load(document: Any) -> float | None:
@@ -97,17 +96,6 @@ def read_load(document: Any) -> float | None:
     return round(min(max(*shares, 0.0), 1.0), 3)
 
 
-async def _ask(planners: Planners, planner: Planner, request: bytes, deadline: timedelta, trace: str) -> Answer:
-    """Ask one planner; what goes wrong is in the answer."""
-    began, sent = monotonic(), datetime.now(UTC)
-    outcome: Reply | NoReply
-    try:
-        outcome = await planners.call(planner, "POST", "/requests", deadline, request, _headers(trace))
-    except NoReply as failure:
-        outcome = failure
-    return await _go_on(planners, planner, outcome, request, deadline, trace, began, sent)
-
-
 def _headers(trace: str) -> dict[str, str]:
     return {"traceparent": traceparent(trace)} if trace else {}
 
@@ -115,8 +103,7 @@ def _headers(trace: str) -> dict[str, str]:
 def _to_be_asked_again(outcome: Reply | NoReply) -> bool:
     """Whether the first outcome is not the last: an idle connection that the planner closed, or a redirect."""
     if isinstance(outcome, NoReply):
-        # A question may be asked again.
-        return outcome.cut and "without sending" in str(outcome)
+        return outcome.closed_idle  # a question may be asked again
     return outcome.status in (301, 302, 303, 307, 308)
 
 

@@ -13,7 +13,16 @@ from planner_app.execution_broker import kinds
 from planner_app.execution_broker.codecs import JSON, MalformedBody, decode, encode, media_type
 from planner_app.voter.at_once import exchange_all
 from planner_app.voter.text import one_line
-from planner_app.voter.wire import Head, Origin, Streamed, Unreached, Wire, WireError, request_bytes
+from planner_app.voter.wire import (
+    Head,
+    Origin,
+    Streamed,
+    Unreached,
+    Wire,
+    WireError,
+    head_bytes,
+    request_line,
+)
 
 MAX_BODY = 1_000_000
 
@@ -71,6 +80,21 @@ class NoReply(Exception):
         self.cut = cut
         """A reply began and broke off."""
 
+    @property
+    def closed_idle(self) -> bool:
+        """Whether an idle connection was closed just then: what may be asked again was perhaps never read."""
+        return self.cut and "without sending" in str(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What each planner is asked before the question itself."""
+
+    path: str
+    patience: timedelta
+    """How long its answer is waited for."""
+    took: "Callable[[Planner, Reply | NoReply], None]"
+
 
 class Planners:
     """All planners and the connections to them."""
@@ -87,6 +111,7 @@ class Planners:
             }
             for planner in planners
         }
+        self._own_heads: dict[tuple[str, str, str], bytes] = {}
         self._wire = wire or Wire()
 
     def __len__(self) -> int:
@@ -131,32 +156,54 @@ class Planners:
     async def call_all(
         self,
         planners: Sequence[Planner],
-        method: str,
         path: str,
         timeout: timedelta,
-        body: bytes | None,
+        body: bytes,
         more_headers: Mapping[str, str],
         took: "Callable[[Planner, Reply | NoReply], None]",
+        before: Before | None = None,
     ) -> None:
-        """Make the same call to many planners at once.
+        """Post the same body to many planners at once.
 
         `took` is told of each reply when it is there; who has not answered within `timeout` it is not told of.
+        `before` is what each planner is asked before that, by itself: nobody waits for another's answer to it.
         """
-        more = more_headers if body is None else {"Content-Type": JSON, **more_headers}
-        requests = []
-        for planner in planners:
-            origin = self._origins[planner.name]
-            requests.append(
-                (origin, request_bytes(origin, method, path, {**self._headers[planner.name], **more}, body))
-            )
+        # What is the same for all is written once, after what is each planner's own.
+        rest = head_bytes({"Content-Type": JSON, **more_headers, "Content-Length": str(len(body))}) + b"\r\n" + body
+        posts = [self._own_head(planner, "POST", path) + rest for planner in planners]
+        first = posts
+        if before is not None:
+            first = [self._own_head(planner, "GET", before.path) + b"\r\n" for planner in planners]
+        waiting = set(range(len(planners))) if before is not None else set()
 
-        def reply(index: int, head: Head | None, whole: bytes, failure: WireError | None) -> None:
+        def told(index: int, head: Head | None, whole: bytes, failure: WireError | None) -> bytes | None:
+            outcome: Reply | NoReply
             if head is None:
-                took(planners[index], _no_reply(failure or WireError("no head", cut=True)))
+                outcome = _no_reply(failure or WireError("no head", cut=True))
             else:
-                took(planners[index], Reply(head.status, head.headers, whole))
+                outcome = Reply(head.status, head.headers, whole)
+            if index not in waiting or before is None:
+                took(planners[index], outcome)
+                return None
+            if isinstance(outcome, NoReply) and outcome.closed_idle and index not in again:
+                again.add(index)
+                return first[index]
+            waiting.discard(index)
+            before.took(planners[index], outcome)
+            return posts[index]
 
-        await exchange_all(self._wire, requests, MAX_BODY, timeout.total_seconds(), reply)
+        again: set[int] = set()
+        requests = [(self._origins[planner.name], each) for planner, each in zip(planners, first, strict=True)]
+        patience = None if before is None else before.patience.total_seconds()
+        await exchange_all(self._wire, requests, MAX_BODY, timeout.total_seconds(), told, patience)
+
+    def _own_head(self, planner: Planner, method: str, path: str) -> bytes:
+        """The beginning of a request that is each planner's own and always the same."""
+        key = (planner.name, method, path)
+        if key not in self._own_heads:
+            origin, headers = self._origins[planner.name], self._headers[planner.name]
+            self._own_heads[key] = request_line(origin, method, path) + head_bytes(headers)
+        return self._own_heads[key]
 
     async def update_phase(self, planner: Planner, session: UUID | str, phase: str, timeout: timedelta) -> Reply:
         """Ask for a phase of a session: ACCEPTED, REJECTED or CANCELLED. Raises NoReply."""

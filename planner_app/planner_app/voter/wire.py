@@ -338,10 +338,22 @@ def _words(error: OSError) -> str:
 
 def request_bytes(origin: Origin, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
     """Write a request. Raises ValueError where a line break would make more lines of one."""
-    lines = [f"{method} {origin.prefix}{path} HTTP/1.1", f"Host: {origin.name}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
     if body is not None:
-        lines.append(f"Content-Length: {len(body)}")
+        headers = {**headers, "Content-Length": str(len(body))}
+    return request_line(origin, method, path) + head_bytes(headers) + b"\r\n" + (body or b"")
+
+
+def request_line(origin: Origin, method: str, path: str) -> bytes:
+    """Write the first line of a request, and to whom it is. Raises ValueError as `head_bytes` does."""
+    return _lines(f"{method} {origin.prefix}{path} HTTP/1.1", f"Host: {origin.name}")
+
+
+def head_bytes(headers: Mapping[str, str]) -> bytes:
+    """Write headers. Raises ValueError where a line break would make more lines of one."""
+    return _lines(*(f"{name}: {value}" for name, value in headers.items()))
+
+
+def _lines(*lines: str) -> bytes:
     if any("\r" in line or "\n" in line for line in lines):
         raise ValueError("a line break in a request's head")
-    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + (body or b"")
+    return "".join(line + "\r\n" for line in lines).encode("latin-1")
