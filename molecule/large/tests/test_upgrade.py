@@ -1,0 +1,141 @@
+"""A testbed of older software is brought to what the checkout says, with its state; what cannot be done is said first.
+
+It runs after the others of this scenario, by its name.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from handles import PROJECT, STATE, machine, members
+from rebuilding import ASSOCIATIONS, MINUTES, UNTIL_TOLD, made_at, play
+from test_slurm import ended, submit
+from testinfra.host import Host
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+#: Debian's packages of Slurm again, with a revision before theirs: to apt and dpkg they are an older version.
+AGE_SLURM = r"""
+set -eu
+cd "$(mktemp -d)"
+form='${source:Package} ${Package} ${db:Status-Status}\n'
+version=$(dpkg-query --show --showformat='${Version}' slurm-client)
+apt-get -qq update
+apt-get -qq download $(dpkg-query --show --showformat="$form" | awk '$1 == "slurm-wlm" && $3 == "installed" {print $2}')
+mkdir aged
+for package in *.deb; do
+    dpkg-deb --raw-extract "$package" tree
+    sed -i "s/^Version: .*/&~aged1/; s/(= $version)/(= $version~aged1)/g" tree/DEBIAN/control
+    dpkg-deb -Zgzip -z1 --build tree "aged/$package" >/dev/null
+    rm -r tree
+done
+DEBIAN_FRONTEND=noninteractive dpkg --install --force-confold aged/*.deb
+systemctl restart 'slurmd@*' || true
+"""
+#: A ledger as it was before the migration 0003, which made just this.
+REWIND = """
+import sqlite3
+ledger = sqlite3.connect("/var/lib/caesar-planner/slurm-account-001/ledger.sqlite")
+ledger.executescript(
+    "DROP TABLE keys; DROP INDEX ix_offersets_client; UPDATE alembic_version SET version_num = '0002'"
+)
+"""
+
+
+def lines_of(run: subprocess.CompletedProcess[str], part: str) -> list[list[str]]:
+    """The table's lines about a part, in words."""
+    return [line.split() for line in run.stdout.splitlines() if line.strip().startswith(part)]
+
+
+def test_a_way_back_is_refused_before_anything_is_touched() -> None:
+    before = {name: made_at(name) for name in members("local_machines")}
+    run = play("playbooks/upgrade.yml", "-e", "local_machines_suite=bookworm", "-e", "confirm=yes")
+    assert run.returncode != 0
+    said = " ".join(run.stdout.split())
+    assert "Nothing was changed:" in said
+    assert "is 13 and would go back to 12" in said
+    assert "which does not read what the newer one wrote" in said
+    assert {name: made_at(name) for name in before} == before
+
+
+@MINUTES
+@pytest.mark.timeout(1800)
+def test_older_slurm_programs_and_ledgers_are_upgraded_around_what_they_keep(
+    planner: Host, slurm: Host, caesar_vote: Command, fits: Path, tmp_path: Path
+) -> None:
+    first = caesar_vote("run", "--json", "--only", "slurm-account-001", "--outdir", str(tmp_path / "a"), str(fits))
+    assert first.returncode == 0, first.stdout + first.stderr
+    # Another program: the same with a line more.
+    other = tmp_path / "checkout"
+    shutil.copytree(PROJECT / "planner_app", other / "planner_app", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(PROJECT / "uv.lock", other)
+    shutil.copy(PROJECT / "pyproject.toml", other)
+    with (other / "planner_app/planner_app/__init__.py").open("a") as file:
+        file.write('"""Older."""\n')
+    run = play("site.yml", "--tags", "planners,voter", "-e", f"planner_app_bundle_project={other}")
+    assert run.returncode == 0, run.stdout[-4000:]
+    planner.check_output("systemctl stop planner@slurm-account-001")
+    planner.check_output("python3 -c %s", REWIND)
+    hosts = [*members("slurm_controllers"), *members("slurm_nodes"), *members("planners")]
+    with_old = [subprocess.Popen(["ssh", "-F", STATE / "ssh_config", name, "sh"], stdin=subprocess.PIPE, text=True,
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for name in hosts]  # fmt: skip
+    for process in with_old:
+        said, _ = process.communicate(AGE_SLURM, timeout=300)
+        assert process.returncode == 0, said[-3000:]
+    version = slurm.check_output("dpkg-query --show --showformat='${Version}' slurmctld")
+    assert version.endswith("~aged1")
+
+    job = submit(planner, "slurm-account-002", "--mem=100M --time=30 --nodelist=desktop-1", UNTIL_TOLD)
+    associations = slurm.check_output(ASSOCIATIONS)
+    looked = play("playbooks/upgrade.yml", "--check")
+    assert looked.returncode == 0, looked.stdout[-4000:]
+    assert [words[-2:] for words in lines_of(looked, "Slurm")] == [[version, version.removesuffix("~aged1")]] * 4
+    assert [words[-2:] for words in lines_of(looked, "ledger of slurm-account-001")] == [["0002", "0003"]]
+    assert slurm.check_output("dpkg-query --show --showformat='${Version}' slurmctld") == version
+
+    machines = {name: made_at(name) for name in members("local_machines")}
+    run = play("playbooks/upgrade.yml", "-e", "confirm=yes", "-e", "drain=nowait")
+    assert run.returncode == 0, run.stdout[-6000:]
+    assert {name: made_at(name) for name in machines} == machines
+    for name in hosts:
+        versions = machine(name).check_output(
+            "dpkg-query --show --showformat='${source:Package} ${Version}\\n' | grep ^slurm-wlm | sort -u"
+        )
+        assert versions.split() == ["slurm-wlm", version.removesuffix("~aged1")], name
+    # Not waited for, the job outlived its slurmd and its slurmctld.
+    assert slurm.check_output(f"squeue -h -j {job} -o %T") == "RUNNING"
+    planner.check_output(f"sudo -u slurm-account-002 touch /mnt/storage/jobs/slurm-account-002/stop-{job}")
+    assert ended(planner, job) == "COMPLETED"
+    assert slurm.check_output(ASSOCIATIONS) == associations
+    assert set(slurm.check_output("sinfo -h -N -o %t").split()) == {"idle"}
+    # The session of the older ledger is known, and its outputs come home once more.
+    ballot = json.loads(first.stdout)["id"]
+    again = caesar_vote("outputs", "--outdir", str(tmp_path / "b"), ballot)
+    assert again.returncode == 0, again.stdout + again.stderr
+    # Copies from before lie in the state directory, closed to others, the ledger's of its old revision.
+    kept = max((STATE / "backups").glob("upgrade-*"))
+    assert kept.stat().st_mode & 0o777 == 0o700
+    assert sorted(file.name for file in kept.iterdir()) == ["kube-etcd.tar", "planner-ledgers.tar", "slurm-slurm.tar"]
+    with tarfile.open(kept / "slurm-slurm.tar") as archive:
+        dump = archive.extractfile("./slurm_acct_db.sql")
+        assert dump is not None
+        assert b"_assoc_table" in dump.read()
+
+    nothing = play("playbooks/upgrade.yml", "-e", "confirm=yes")
+    assert nothing.returncode == 0, nothing.stdout[-4000:]
+    assert "Nothing was changed." in nothing.stdout
+    assert "changed=0" in nothing.stdout
+    assert not any(f"changed={n}" in nothing.stdout for n in range(1, 10))
+
+
+def test_copies_are_made_only_where_something_is_upgraded() -> None:
+    before = sorted((STATE / "backups").glob("upgrade-*"))
+    looked = play("playbooks/upgrade.yml", "--check")
+    assert looked.returncode == 0, looked.stdout[-4000:]
+    assert "All of it is as it should be." in looked.stdout
+    assert sorted((STATE / "backups").glob("upgrade-*")) == before
