@@ -431,7 +431,8 @@ def find(options: Options) -> tuple[int, int]:
     name = options.inputfile.name.removesuffix(".gz").removesuffix(".fits").removesuffix(".FITS")
     options.outdir.mkdir(parents=True, exist_ok=True)
     options.jobdir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.jobdir, prefix="aegean-") as scratch:
+    # On NFS a file that is still mapped stays under another name until it is not; the whole scratch goes after the job.
+    with tempfile.TemporaryDirectory(dir=options.jobdir, prefix="aegean-", ignore_cleanup_errors=True) as scratch:
         image, background_map, noise_map = (Path(scratch, f"{what}.fits") for what in ("image", "bkg", "rms"))
         fits.PrimaryHDU(pixels, header).writeto(image, output_verify="silentfix")
         say(f"image of {pixels.shape[1]} x {pixels.shape[0]} pixels, {np.isfinite(pixels).sum()} with a value")
