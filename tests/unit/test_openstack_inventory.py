@@ -2,34 +2,127 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from cloud_machines import cloud_faults
+import yaml
+from cloud_machines import CHECKS, PREFIX, cloud_faults
 
+PROJECT = Path(__file__).parents[2]
 SIZES = {"desktop": {}, "desktop-x2": {}}
-GROUPS = {"openstack_machines": ["planner", "slurm"]}
+GROUPS = {
+    "openstack_machines": ["planner", "slurm"],
+    "planners": ["planner"],
+    "slurm_nodes": ["slurm"],
+    "kubernetes_nodes": ["planner"],
+}
 
 
-def faults(groups=GROUPS, hostvars=None, ssh_from=("192.0.2.0/24",), entry="planner") -> list[str]:  # type: ignore[no-untyped-def]
-    return cloud_faults(groups, {"planner": {}, "slurm": {}} | (hostvars or {}), SIZES, list(ssh_from), entry)
+def faults(groups=GROUPS, hostvars=None, ssh_from=("192.0.2.0/24",), **said) -> list[str]:  # type: ignore[no-untyped-def]
+    values = {PREFIX + name: value for name, value in {"ssh_from": list(ssh_from), **said}.items() if name != "testbed"}
+    values |= {"testbed_name": said.get("testbed", "lab")}
+    return cloud_faults(groups, {"planner": {}, "slurm": {}} | (hostvars or {}), SIZES, values)
 
 
 def test_nothing_is_said_of_a_good_inventory_or_of_one_without_a_cloud() -> None:
     assert faults() == []
-    assert faults(groups={}, ssh_from=(), entry="nobody") == []
+    assert faults(groups={}, ssh_from=(), entry="nobody", policy="none") == []
+
+
+def test_nothing_is_said_of_the_roles_own_defaults_and_of_the_example() -> None:
+    defaults = yaml.safe_load((PROJECT / "roles/openstack_machines/defaults/main.yml").read_text())
+    example = yaml.safe_load((PROJECT / "inventories/openstack/group_vars/all/main.yml").read_text())
+    said = {name.removeprefix(PREFIX): value for name, value in (defaults | example).items() if name.startswith(PREFIX)}
+    assert faults(**said | {"entry": "planner", "ssh_from": ["192.0.2.1/32"]}) == []
+
+
+def test_every_variable_of_the_role_is_looked_at() -> None:
+    specs = yaml.safe_load((PROJECT / "roles/openstack_machines/meta/argument_specs.yml").read_text())
+    of_role = {name.removeprefix(PREFIX) for name in specs["argument_specs"]["main"]["options"]}
+    assert of_role == {*CHECKS, "flavors", "ssh_from"}
 
 
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        ({"ssh_from": ()}, "openstack_machines_ssh_from is empty"),
+        ({"ssh_from": ()}, "openstack_machines_ssh_from is []: say from which addresses you reach the cloud"),
         ({"ssh_from": ("192.0.2.7/24",)}, "192.0.2.7/24 is no network"),
         ({"entry": "kube"}, "none of openstack_machines: planner, slurm"),
         ({"hostvars": {"slurm": {"openstack_size": "huge"}}}, "none of desktop_sizes: desktop, desktop-x2"),
+        ({"hostvars": {"slurm": {"openstack_sise": "desktop"}}}, "machine slurm: there is no variable openstack_sise"),
         ({"groups": GROUPS | {"local_machines": ["x"]}}, "on this host or on a cloud"),
-        ({"groups": {"openstack_machines": ["My_Host"]}, "hostvars": {"My_Host": {}}, "entry": ""}, "My_Host"),
+        ({"groups": {"openstack_machines": ["My_Host"]}, "hostvars": {"My_Host": {}}}, "My_Host"),
+        ({"testbed": "My Testbed"}, "testbed_name is 'My Testbed': it is the beginning of the names of servers"),
+        ({"imgae": "debian"}, "there is no variable openstack_machines_imgae; openstack_machines_image is meant?"),
+        ({"colour": "red"}, "there is no variable openstack_machines_colour"),
+        ({"image": ""}, "openstack_machines_image is '': give the name or id of an image"),
+        ({"image": 12}, "openstack_machines_image is 12"),
+        ({"user": "Debian User"}, "openstack_machines_user is 'Debian User'"),
+        ({"cloud": None}, "openstack_machines_cloud is None: give the cloud's name in clouds.yaml"),
+        ({"external_network": " public"}, "openstack_machines_external_network is ' public'"),
+        ({"flavors": ["m1.big"]}, "openstack_machines_flavors is ['m1.big']: give the cloud's name"),
+        ({"flavors": {"huge": "m1.big"}}, "openstack_machines_flavors.huge is of no size: desktop_sizes are desktop, "),
+        ({"flavors": {"desktop": ""}}, "openstack_machines_flavors.desktop is ''"),
+        ({"cidr": "10.20.0.7/24"}, "openstack_machines_cidr is '10.20.0.7/24': give a network of IPv4"),
+        ({"cidr": "fd00::/64"}, "give a network of IPv4"),
+        ({"cidr": "10.20.0.0/30"}, "has addresses for 0 machines, and there are 2"),
+        ({"cidr": "8.8.8.0/24"}, "give private addresses"),
+        ({"nameservers": "192.0.2.53"}, "openstack_machines_nameservers is '192.0.2.53': give a list"),
+        ({"nameservers": ["dns.example.org"]}, "'dns.example.org' is no address"),
+        ({"boot_volumes": "maybe"}, "openstack_machines_boot_volumes is 'maybe': give true or false"),
+        ({"apart": "slurm_nodes"}, "openstack_machines_apart is 'slurm_nodes': give a list of groups"),
+        (
+            {"apart": ["computers"]},
+            "'computers' is no group of the inventory; those that are: kubernetes_nodes, planners",
+        ),
+        (
+            {"policy": "affinity"},
+            "openstack_machines_policy is 'affinity': give one of soft-anti-affinity, anti-affinity",
+        ),
+        (
+            {"policy": "anti-affinity", "apart": ["planners", "kubernetes_nodes"]},
+            "machine planner is in planners and kubernetes_nodes, and a cloud keeps it apart from the machines of one",
+        ),
+        ({"timeout": "soon"}, "openstack_machines_timeout is 'soon': give whole seconds"),
+        ({"timeout": 0}, "openstack_machines_timeout is 0"),
+        ({"rebuild": "slurm"}, "openstack_machines_rebuild is 'slurm': give a list of machines, as [planner]"),
+        ({"rebuild": ["kube"]}, "openstack_machines_rebuild: 'kube' is none of openstack_machines: planner, slurm"),
+        ({"rules": {}}, "openstack_machines_rules is {}: give a list"),
+        ({"rules": ["6817"]}, "openstack_machines_rules[0] is '6817': give a mapping"),
+        (
+            {"rules": [{"to": "planners", "from": "voters"}]},
+            "openstack_machines_rules[0].from is 'voters': give a list",
+        ),
+        (
+            {"rules": [{"to": "planers", "from": ["voters"]}]},
+            "[0].to is 'planers', which is no group: give one of entry",
+        ),
+        (
+            {"rules": [{"to": "planners", "from": ["voters"], "port": 1}]},
+            "openstack_machines_rules[0] has 'port': known",
+        ),
+        (
+            {"rules": [{"to": "planners", "from": ["voters"], "protocol": "sctp"}]},
+            "[0].protocol is 'sctp': give one of tcp, udp, icmp, any",
+        ),
+        (
+            {"rules": [{"to": "planners", "from": ["voters"], "protocol": "any", "ports": "22"}]},
+            "[0].ports is '22', but any has no ports",
+        ),
+        *(
+            (
+                {"rules": [{"to": "planners", "from": ["voters"], "ports": ports}]},
+                f"[0].ports is {ports!r}: give a port",
+            )
+            for ports in ("ssh", "0", "70000", "8399-8101", "1-2-3")
+        ),
     ],
 )
-def test_each_fault_is_said_with_what_would_be_right(change: dict[str, object], part: str) -> None:
+def test_each_fault_is_said_once_with_what_would_be_right(change: dict[str, object], part: str) -> None:
     found = faults(**change)
-    assert len(found) == 1
+    assert len(found) == 1, found
     assert part in found[0]
+
+
+def test_all_faults_are_said_at_once() -> None:
+    assert len(faults(image="", timeout=-1, policy="x", cidr="x", ssh_from=())) == 5

@@ -83,6 +83,8 @@ def applied(wanted: op.Desired, now: op.Current, steps: list[op.Step]) -> op.Cur
                 )
             case "start server":
                 servers[data["id"]] = replace(servers[data["id"]], status="ACTIVE")
+            case "rebuild server":
+                assert servers[data["id"]].status == "ACTIVE"
             case "set groups":
                 servers[data["id"]] = replace(servers[data["id"]], groups=data["groups"])
             case "set security groups":
@@ -170,7 +172,9 @@ def test_only_parts_that_are_there_have_security_groups_and_only_what_they_need_
     [
         ({"status": "ERROR"}, ["delete server slurm", "create server slurm"]),
         ({"status": "SHUTOFF"}, ["start server slurm"]),
+        ({"status": "SHELVED_OFFLOADED"}, ["start server slurm"]),
         ({"status": "BUILD"}, []),
+        *(({"status": status}, []) for status in ("RESIZE", "VERIFY_RESIZE", "MIGRATING", "REBUILD", "UNKNOWN")),
         ({"groups": "voters"}, ["set groups slurm"]),
         ({"security_groups": frozenset({"inside"})}, ["set security groups slurm"]),
         ({"machine": "gone"}, ["delete server gone", "create server slurm"]),
@@ -180,6 +184,69 @@ def test_a_machine_that_is_not_as_it_should_be(change: dict[str, object], expect
     now = up(desired())
     servers = tuple(replace(one, **change) if one.machine == "slurm" else one for one in now.servers)  # type: ignore[arg-type]
     assert shown(op.plan(desired(), replace(now, servers=servers))) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "way_out"),
+    [("SHUTOFF", "os-start"), ("PAUSED", "unpause"), ("SUSPENDED", "resume"), ("RESCUE", "unrescue")],
+)
+def test_each_state_has_its_own_way_out(status: str, way_out: str) -> None:
+    now = up(desired())
+    servers = tuple(replace(one, status=status) if one.machine == "slurm" else one for one in now.servers)
+    [step] = op.plan(desired(), replace(now, servers=servers))
+    assert step.data["action"] == way_out
+
+
+def rebuilt(name: str, volume: bool = False, rewrites: bool = True, **change: object) -> list[str]:
+    now = up(desired())
+    servers = tuple(
+        replace(one, volume=volume, **(change if one.machine == name else {}))  # type: ignore[arg-type]
+        for one in now.servers
+    )
+    now = replace(now, servers=servers, rewrites_volumes=rewrites)
+    return shown(op.plan(desired(rebuild=frozenset({name})), now))
+
+
+def test_a_machine_is_installed_anew_where_it_is_asked_for_and_no_other() -> None:
+    assert rebuilt("slurm") == rebuilt("slurm", volume=True) == ["rebuild server slurm"]
+    assert rebuilt("slurm", status="SHUTOFF") == ["start server slurm", "rebuild server slurm"]
+    assert rebuilt("slurm", status="ERROR") == ["delete server slurm", "create server slurm"]
+
+
+def test_a_boot_volume_that_the_cloud_cannot_write_anew_is_made_anew_with_its_machine() -> None:
+    steps = rebuilt("entry", volume=True, rewrites=False)
+    assert steps == ["delete server entry", "create server entry", "give address entry"]
+    assert rebuilt("entry", rewrites=False) == ["rebuild server entry"]
+
+
+def test_a_run_that_changes_nothing_needs_to_know_nothing_of_what_the_cloud_offers() -> None:
+    now = replace(up(desired()), flavors={}, images=frozenset(), limits={})
+    assert op.plan(desired(), now) == []
+    assert openstack_limits.faults(desired(), now, []) == []
+    assert op.takes(op.plan(desired(), EMPTY))
+    assert not op.takes([op.Step("start server", "slurm", "it is SHUTOFF")])
+
+
+def test_machines_that_must_be_apart_are_made_one_after_the_other() -> None:
+    def turns(policy: str) -> list[list[str]]:
+        wanted = desired(policy=policy)
+        steps = [step for step in op.plan(wanted, EMPTY) if step.action == "create server"]
+        return [[step.subject for step in turn] for turn in op.in_turn(wanted, steps)]
+
+    assert turns("anti-affinity") == [["entry"], ["slurm"], ["compute1", "compute2"]]
+    assert turns("soft-anti-affinity") == [["entry"], ["slurm"], ["compute1"], ["compute2"]]
+
+
+def test_what_a_run_made_is_known_from_what_was_there() -> None:
+    whole = up(desired())
+    assert shown(op.plan_removal(op.since(EMPTY, whole), "lab")) == shown(op.plan_removal(whole, "lab"))
+    assert op.plan_removal(op.since(whole, whole), "lab") == []
+    before = replace(whole, servers=whole.servers[:2], server_groups={})
+    assert shown(op.plan_removal(op.since(before, whole), "lab")) == [
+        "delete server compute1",
+        "delete server compute2",
+        "delete server group slurm_nodes",
+    ]
 
 
 def test_what_was_opened_by_hand_is_closed() -> None:
@@ -235,6 +302,24 @@ def test_what_is_given_back_counts() -> None:
     assert openstack_limits.short(wanted, broken, op.plan(wanted, broken)) == []
 
 
+def test_volumes_of_what_is_replaced_are_given_back() -> None:
+    wanted = desired()
+    now = up(wanted)
+    servers = tuple(replace(one, status="ERROR", volumes=(f"of-{one.machine}",)) for one in now.servers)
+    sizes = {f"of-{machine.name}": SIZES[machine.size].disc_gb for machine in wanted.machines}
+    now = replace(
+        now, servers=servers, block_storage=True, volume_gb=sizes, limits=limits(volumes=0, volume_gigabytes=0)
+    )
+    assert openstack_limits.short(wanted, now, op.plan(wanted, now)) == []
+
+
+def test_machines_that_cannot_be_kept_apart_are_told_with_what_would_help() -> None:
+    told = openstack_limits.not_apart(desired(policy="anti-affinity"), {"compute2": "No valid host was found."})
+    assert "no host of its own for each of the 2 of slurm_nodes" in told
+    assert "openstack_machines_policy: soft-anti-affinity" in told
+    assert told.endswith("\n- compute2: No valid host was found.")
+
+
 def test_volumes_are_counted_where_there_are_any() -> None:
     wanted = desired()
     now = replace(EMPTY, block_storage=True, limits=limits(volumes=3, volume_gigabytes=2000))
@@ -254,16 +339,34 @@ def test_volumes_are_counted_where_there_are_any() -> None:
         ),
         (desired(flavors={"desktop": "m1.big", "desktop-x2": "m1.big"}), EMPTY, "m1.big has 8 cores, 32 GiB"),
         (desired(public_key="ssh-ed25519 AAAAtheirs"), up(desired()), "let in another key"),
+        (desired(image="debain-12"), EMPTY, "(openstack_machines_image); those that are: debian-12"),
+        (desired(), replace(EMPTY, images=frozenset()), "the project sees none"),
+        (
+            desired(),
+            replace(EMPTY, image_disc_gb=300, image_memory_mib=2048),
+            "image debian-12 wants 2 GiB of memory and 300 GB of disc at least, and desktop has 16 GiB and 250 GB",
+        ),
+        (
+            desired(cidr="10.30.0.0/24"),
+            replace(up(desired()), subnets=(op.Thing("s", cidr="10.20.0.0/24"),), joined=frozenset({"s"})),
+            "the machines' network is 10.20.0.0/24, and openstack_machines_cidr is 10.30.0.0/24",
+        ),
+        (
+            desired(policy="anti-affinity"),
+            replace(up(desired()), policies={"slurm_nodes": "soft-anti-affinity"}),
+            "the machines of slurm_nodes are kept apart by soft-anti-affinity, and openstack_machines_policy is anti",
+        ),
     ],
 )
 def test_what_the_cloud_lacks_is_said(wanted: op.Desired, now: op.Current, part: str) -> None:
-    found = openstack_limits.faults(wanted, now)
-    assert part in "; ".join(found)
+    found = openstack_limits.faults(wanted, now, op.plan(wanted, now))
+    assert [fault for fault in found if part in fault]
+    assert len(found) == len(set(found))
 
 
 def test_flavors_are_made_where_the_credential_may() -> None:
     now = replace(EMPTY, flavors={}, may_make_flavors=True)
-    assert openstack_limits.faults(desired(), now) == []
+    assert openstack_limits.faults(desired(), now, op.plan(desired(), now)) == []
     assert shown(op.plan(desired(), now))[:2] == ["create flavor desktop", "create flavor desktop-x2"]
 
 
@@ -271,7 +374,9 @@ def test_a_machine_in_use_is_not_made_anew_for_its_size() -> None:
     now = up(desired())
     bigger = desired(*(replace(one, size="desktop-x2") for one in desired().machines))
     assert op.plan(bigger, now) == []
-    assert any("slurm is of flavor desktop" in fault for fault in openstack_limits.faults(bigger, now))
+    assert any(
+        "slurm is of flavor desktop" in fault for fault in openstack_limits.faults(bigger, now, op.plan(bigger, now))
+    )
 
 
 def test_removal_takes_all_and_security_groups_after_servers() -> None:

@@ -92,6 +92,15 @@ options:
     description: Boot from volumes where the cloud has block storage.
     type: bool
     default: true
+  rebuild:
+    description:
+      - Machines to install anew although nothing is wrong with them. All on their discs is lost; they keep their
+        addresses, ports and other volumes, and get another host key.
+      - Where the disc is a volume and the compute service is older than 2.93 (Zed), the server is deleted and made
+        anew.
+    type: list
+    elements: str
+    default: []
   timeout:
     description: Seconds that servers have to become active, or to go away.
     type: int
@@ -135,7 +144,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +239,7 @@ def desired_of(params: dict[str, Any], public_key: str) -> op.Desired:
         public_key=public_key,
         boot_volumes=params["boot_volumes"],
         nameservers=tuple(params["nameservers"]),
+        rebuild=frozenset(params["rebuild"]),
     )
 
 
@@ -290,13 +300,17 @@ def present(module: AnsibleModule) -> dict[str, Any]:
     """Have the machines."""
     params = module.params
     files = Files(Path(params["state_dir"]), module.check_mode)
+    new_state = not files.root.exists()
     cloud = connect(params)
     # The key is made only where there is nothing in the way.
     public = Path(params["state_dir"], "secrets/ssh_ed25519.pub")
     desired = desired_of(params, public.read_text().strip() if public.is_file() else "")
-    current = cloud.read(desired)
+    current = cloud.read()
     steps = op.plan(desired, current)
-    wrong = limits.faults(desired, current) + limits.short(desired, current, steps)
+    if op.takes(steps):
+        current = cloud.read_offers(desired, current)
+        steps = op.plan(desired, current)
+    wrong = limits.faults(desired, current, steps) + limits.short(desired, current, steps)
     if wrong:
         told = "".join(f"\n- {fault}" for fault in wrong)
         things = "1 thing stands" if len(wrong) == 1 else f"{len(wrong)} things stand"
@@ -309,22 +323,55 @@ def present(module: AnsibleModule) -> dict[str, Any]:
             handles(files, params, cloud, current)
         return result(steps, files, params["testbed"])
     if steps:
-        lock = threading.Lock()
-
-        def user_data() -> tuple[str, str]:
-            private, public_part = host_key()
-            with lock:
-                return openstack_handles.user_data(private, public_part), public_part
-
-        openstack_steps.do(cloud, desired, steps, user_data, params["timeout"])
+        try:
+            openstack_steps.do(cloud, desired, steps, new_user_data(), params["timeout"])
+        except oc.NotMade as error:
+            made = {step.subject for step in steps if step.action == "create server"}
+            take_back(module, cloud, desired, current, error, made)
+            if new_state:
+                shutil.rmtree(files.root)
+            module.fail_json(msg=limits.not_apart(desired, error.why))
     # A machine that another run left in the making gets its address only then.
-    unfinished = [server.id for server in current.servers if server.status == "BUILD"] if not steps else []
+    unfinished = [server.id for server in op.chosen(desired, current)[0].values() if server.status == "BUILD"]
     if unfinished:
         cloud.wait_for_servers(unfinished, params["timeout"])
     if steps or unfinished:
-        current = cloud.read()
+        current = cloud.read_again(current)
+        openstack_steps.give_address(cloud, desired, current)
     handles(files, params, cloud, current)
     return result(steps, files, params["testbed"])
+
+
+def new_user_data() -> Callable[[], tuple[str, str]]:
+    """Give what makes a machine's user data, with a host key of its own, and that key's public part."""
+    lock = threading.Lock()
+
+    def make() -> tuple[str, str]:
+        private, public = host_key()
+        with lock:
+            return openstack_handles.user_data(private, public), public
+
+    return make
+
+
+def take_back(
+    module: AnsibleModule,
+    cloud: oc.Cloud,
+    desired: op.Desired,
+    before: op.Current,
+    error: oc.NotMade,
+    created: Collection[str],
+) -> None:
+    """Remove what this run made, where machines that must be apart cannot be: another run would fail as well.
+
+    Raises:
+        oc.NotMade: where it is for something else, which the next run may repair.
+    """
+    apart = {name for members in desired.apart.values() for name in members}
+    if desired.policy != "anti-affinity" or not apart & error.why.keys() & set(created):
+        raise error
+    made = op.since(before, cloud.read())
+    openstack_steps.undo(cloud, made, op.plan_removal(made, desired.testbed), module.params["timeout"])
 
 
 def absent(module: AnsibleModule) -> dict[str, Any]:
@@ -370,6 +417,7 @@ def main() -> None:
                 "default": "soft-anti-affinity",
             },
             "boot_volumes": {"type": "bool", "default": True},
+            "rebuild": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 600},
         },
         supports_check_mode=True,

@@ -7,15 +7,23 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 from ansible.module_utils import openstack_plan as op
 
 #: Of the compute service: policies of server groups that may be broken, flavors embedded in servers (Stein, 2019).
 MICROVERSION = "2.64"
+#: And of the one that writes an image to the boot volume of a server that is there (Zed, 2022).
+REWRITES_VOLUMES = "2.93"
+#: What the compute service does with a server of which it knows the host.
+PLACED = frozenset({"networking", "block_device_mapping", "spawning"})
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 BLOCK_STORAGE = frozenset({"block-storage", "block-store", "volumev3", "volume"})
 THREADS = 8
 POLL_SECONDS = 0.5
@@ -35,6 +43,16 @@ class Failure(Exception):
     """The cloud did not do what it must do."""
 
 
+class NotMade(Failure):
+    """The cloud could not make servers."""
+
+    def __init__(self, why: Mapping[str, str]) -> None:
+        told = "".join(f"\n- {name}: {fault}" for name, fault in sorted(why.items()))
+        super().__init__(f"the cloud could not make these machines; the next run makes them anew:{told}")
+        #: What the cloud says, by machine.
+        self.why = dict(why)
+
+
 class Cloud:
     """One project of a cloud, by the credential of one name in clouds.yaml."""
 
@@ -52,15 +70,27 @@ class Cloud:
         self.ids: dict[tuple[str, str], str] = {}
         #: Host key by machine, as the servers' metadata have it.
         self.host_keys: dict[str, str] = {}
+        #: How many key pairs the user has, of any testbed: they have a limit together.
+        self._key_pairs = 0
+        #: Kind and id of what was made and has no tag yet.
+        self.untagged: list[tuple[str, str]] = []
 
-    def call(self, service: str, method: str, path: str, body: Any = None, ok: Sequence[int] = ()) -> Any:
+    def call(
+        self,
+        service: str,
+        method: str,
+        path: str,
+        body: Any = None,
+        ok: Sequence[int] = (),
+        version: str = MICROVERSION,
+    ) -> Any:
         """Ask a service and give its answer.
 
         Raises:
             Failure: where it says no, with what it says; statuses in `ok` are no failure.
         """
         adapter = getattr(self._connection, service)
-        more: dict[str, Any] = {"microversion": MICROVERSION} if service == "compute" else {}
+        more: dict[str, Any] = {"microversion": version} if service == "compute" else {}
         if body is not None:
             more["json"] = body
         try:
@@ -71,43 +101,101 @@ class Cloud:
             raise Failure(f"{service} refused {method} {path} with {answer.status_code}: {said(answer.text)}")
         return answer.json() if answer.content and "json" in answer.headers.get("Content-Type", "") else {}
 
-    def read(self, desired: op.Desired | None = None) -> op.Current:
-        """Read what there is; without `desired` only what carries the mark."""
-        asked = {
-            "servers": ("compute", f"/servers/detail?name=^{self.testbed}-"),
-            "key pairs": ("compute", "/os-keypairs"),
-            "server groups": ("compute", "/os-server-groups"),
-            "networks": ("network", "/networks"),
-            "subnets": ("network", "/subnets"),
-            "routers": ("network", "/routers"),
-            "ports": ("network", f"/ports?project_id={self.project}"),
-            "security groups": ("network", f"/security-groups?project_id={self.project}"),
-            "floating": ("network", f"/floatingips?project_id={self.project}"),
-        }
-        if desired is not None:
-            asked |= {
-                "flavors": ("compute", "/flavors/detail"),
-                "limits": ("compute", "/limits"),
-                "images": ("image", "/images?limit=500"),
-                "quota": ("network", f"/quotas/{self.project}/details"),
+    def read(self) -> op.Current:
+        """Read what there is of the testbed: one request for each kind of thing, all at the same time."""
+        found = self._ask(
+            {
+                "servers": ("compute", self._servers_path),
+                "key pairs": ("compute", "/os-keypairs"),
+                "server groups": ("compute", "/os-server-groups"),
+                "networks": ("network", "/networks"),
+                "subnets": ("network", "/subnets"),
+                "routers": ("network", "/routers"),
+                "ports": ("network", f"/ports?project_id={self.project}"),
+                "security groups": ("network", f"/security-groups?project_id={self.project}"),
+                "floating": ("network", f"/floatingips?project_id={self.project}"),
             }
-            if self.block_storage:
-                asked["volumes"] = ("block_storage", "/limits")
-        with ThreadPoolExecutor(THREADS) as pool:
-            answers = pool.map(lambda what: self.call(what[0], "GET", what[1]), asked.values())
-            found = dict(zip(asked, answers, strict=True))
-        return self._parsed(found, desired)
+        )
+        return self._parsed(found)
 
-    def _parsed(self, found: Mapping[str, Any], desired: op.Desired | None) -> op.Current:
+    def read_again(self, current: op.Current) -> op.Current:
+        """Read once more what machines are reached by: servers, their ports and floating addresses."""
+        found = self._ask(
+            {
+                "servers": ("compute", self._servers_path),
+                "ports": ("network", f"/ports?project_id={self.project}"),
+                "floating": ("network", f"/floatingips?project_id={self.project}"),
+            }
+        )
+        return replace(
+            current,
+            servers=tuple(self._servers(found["servers"]["servers"], found["ports"]["ports"], {})),
+            floating=self._floating(found["floating"]["floatingips"]),
+        )
+
+    def read_offers(self, desired: op.Desired, current: op.Current) -> op.Current:
+        """Read beside it what the cloud offers and what the project may have, for what is to be made."""
+        asked = {
+            "flavors": ("compute", "/flavors/detail"),
+            "limits": ("compute", "/limits"),
+            "images": ("image", f"/images?name={quote(desired.image)}"),
+            "quota": ("network", f"/quotas/{self.project}/details"),
+        }
+        if UUID.fullmatch(desired.image):
+            asked["image"] = ("image", f"/images/{desired.image}")
+        if self.block_storage:
+            asked["volumes"] = ("block_storage", "/limits")
+            if current.servers:
+                asked["sizes"] = ("block_storage", "/volumes/detail")
+        found = self._ask(asked)
         flavors = {
             flavor["name"]: op.Flavor(flavor["name"], flavor["vcpus"], flavor["ram"], flavor["disk"])
-            for flavor in found.get("flavors", {}).get("flavors", [])
+            for flavor in found["flavors"]["flavors"]
         }
-        for flavor in found.get("flavors", {}).get("flavors", []):
+        for flavor in found["flavors"]["flavors"]:
             self.ids["flavor", flavor["name"]] = flavor["id"]
-        images = [image for image in found.get("images", {}).get("images", []) if image["status"] == "active"]
-        for image in images:
-            self.ids["image", image["name"]] = self.ids["image", image["id"]] = image["id"]
+        images = [image for image in found["images"]["images"] if image["status"] == "active"]
+        if found.get("image", {}).get("status") == "active":
+            images.append(found["image"])
+        # Of several that have the name the newest.
+        image = max(images, key=lambda one: str(one.get("created_at", "")), default=None)
+        names = {desired.image} if image else set()
+        if image:
+            self.ids["image", desired.image] = image["id"]
+        else:
+            listed = self.call("image", "GET", "/images?limit=1000")["images"]
+            names = {one["name"] for one in listed if one["status"] == "active" and one["name"]}
+        return replace(
+            current,
+            flavors=flavors,
+            images=frozenset(names),
+            image_disc_gb=(image or {}).get("min_disk") or 0,
+            image_memory_mib=(image or {}).get("min_ram") or 0,
+            rewrites_volumes=bool(desired.rebuild) and self._rewrites_volumes(),
+            limits=limits_of(found, self._key_pairs),
+            volume_gb={one["id"]: one["size"] for one in found.get("sizes", {}).get("volumes", [])},
+        )
+
+    @property
+    def _servers_path(self) -> str:
+        return f"/servers/detail?name=^{self.testbed}-"
+
+    def _ask(self, asked: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
+        with ThreadPoolExecutor(THREADS) as pool:
+            # What is asked for by its id may be missing: an image's name may look like one.
+            answers = pool.map(
+                lambda item: self.call(item[1][0], "GET", item[1][1], ok=(404,) if item[0] == "image" else ()),
+                asked.items(),
+            )
+            return dict(zip(asked, answers, strict=True))
+
+    def _rewrites_volumes(self) -> bool:
+        """Tell whether the compute service writes images to boot volumes of servers that are there."""
+        data = self._connection.compute.get_endpoint_data()
+        newest = data.max_microversion if data else None
+        return bool(newest and tuple(newest) >= tuple(int(part) for part in REWRITES_VOLUMES.split(".")))
+
+    def _parsed(self, found: Mapping[str, Any]) -> op.Current:
         ours = {kind: self._marked(found[kind][kind]) for kind in ("networks", "subnets", "routers")}
         for kind, things in ours.items():
             if things:
@@ -122,20 +210,18 @@ class Cloud:
         names = {group["id"]: short_name(group["name"], self.testbed) for group in groups}
         for ident, name in names.items():
             self.ids["security group", name] = ident
-        own_pairs = {pair["keypair"]["name"]: pair["keypair"] for pair in found["key pairs"]["keypairs"]}
-        server_groups = {
-            group["name"].removeprefix(self.own + "-"): group["id"]
+        pairs = {pair["keypair"]["name"]: pair["keypair"] for pair in found["key pairs"]["keypairs"]}
+        self._key_pairs = len(pairs)
+        apart = {
+            group["name"].removeprefix(self.own + "-"): group
             for group in found["server groups"]["server_groups"]
             if group["name"].startswith(self.own + "-")
         }
-        for name, ident in server_groups.items():
-            self.ids["server group", name] = ident
-        floating = self._marked(found["floating"]["floatingips"])
+        for name, group in apart.items():
+            self.ids["server group", name] = group["id"]
         return op.Current(
-            flavors=flavors,
-            images=frozenset(name for kind, name in self.ids if kind == "image"),
             external_networks=frozenset(name for kind, name in self.ids if kind == "outside"),
-            key_pairs={name: pair["public_key"] for name, pair in own_pairs.items() if name == self.own},
+            key_pairs={name: pair["public_key"] for name, pair in pairs.items() if name == self.own},
             networks=tuple(self._thing(network) for network in ours["networks"]),
             subnets=tuple(self._thing(subnet) for subnet in ours["subnets"]),
             routers=tuple(self._thing(router) for router in ours["routers"]),
@@ -144,22 +230,25 @@ class Cloud:
                 names[group["id"]]: op.Group(group["id"], self.mark in group["tags"], rules_of(group, names))
                 for group in groups
             },
-            server_groups=server_groups,
+            server_groups={name: group["id"] for name, group in apart.items()},
+            policies={name: group["policy"] for name, group in apart.items()},
             servers=tuple(self._servers(found["servers"]["servers"], ports, names)),
-            floating=tuple(
-                op.Floating(one["id"], one["floating_ip_address"], one["port_id"], self.mark in one["tags"])
-                for one in sorted(floating, key=lambda one: one["port_id"] is None)
-            ),
-            limits=limits_of(found, len(own_pairs)) if desired else {},
+            floating=self._floating(found["floating"]["floatingips"]),
             block_storage=self.block_storage,
             may_make_flavors="admin" in self.roles,
+        )
+
+    def _floating(self, addresses: Iterable[dict[str, Any]]) -> tuple[op.Floating, ...]:
+        ours = sorted(self._marked(addresses), key=lambda one: one["port_id"] is None)
+        return tuple(
+            op.Floating(one["id"], one["floating_ip_address"], one["port_id"], self.mark in one["tags"]) for one in ours
         )
 
     def _marked(self, things: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         return [one for one in things if one["description"] == self.mark or self.mark in one["tags"]]
 
     def _thing(self, thing: Mapping[str, Any]) -> op.Thing:
-        return op.Thing(thing["id"], self.mark in thing["tags"])
+        return op.Thing(thing["id"], self.mark in thing["tags"], str(thing.get("cidr", "")))
 
     def _servers(
         self, servers: Iterable[Mapping[str, Any]], ports: Iterable[Mapping[str, Any]], names: Mapping[str, str]
@@ -184,6 +273,8 @@ class Cloud:
                 address=fixed[0] if fixed else "",
                 port=port.get("id", ""),
                 fault=(server.get("fault") or {}).get("message", ""),
+                volume=not server.get("image"),
+                volumes=tuple(one["id"] for one in server.get("os-extended-volumes:volumes_attached", [])),
             )
 
     # --- Doing ---------------------------------------------------------------------------------------------------
@@ -193,39 +284,56 @@ class Cloud:
         self.call("network", "PUT", f"/{kind}/{ident}/tags/{self.mark}")
 
     def make(self, kind: str, **values: Any) -> str:
-        """Make a thing of the network service, marked; give its id."""
+        """Make a thing of the network service, with the mark in its description; give its id. The tag comes later."""
         plural = f"{kind.replace('_', '-')}s"
         body = {kind: {"name": self.testbed, "description": self.mark, **values}}
         if kind == "floatingip":
             del body[kind]["name"]
         ident = str(self.call("network", "POST", f"/{plural}", body)[kind]["id"])
-        self.tag(plural, ident)
+        self.untagged.append((plural, ident))
         return ident
 
     def wait_for_servers(self, idents: Iterable[str], seconds: float, gone: bool = False) -> None:
-        """Wait until servers are active, or gone.
+        """Wait until servers are active and nothing is done to them, or gone.
 
         Raises:
-            Failure: where one is in ERROR, or time is over; the message names them.
+            NotMade: where one is in ERROR.
+            Failure: where time is over; the message names them.
         """
         waiting, end = set(idents), time.monotonic() + seconds
         while waiting:
-            listed = self.call("compute", "GET", f"/servers/detail?name=^{self.testbed}-")["servers"]
-            servers = {server["id"]: server for server in listed}
-            bad = [server for ident in waiting if (server := servers.get(ident)) and server["status"] == "ERROR"]
-            if bad and not gone:
-                told = "; ".join(f"{one['name']}: {(one.get('fault') or {}).get('message', 'ERROR')}" for one in bad)
-                raise Failure(f"the cloud could not make {told}. The next run makes them anew.")
-            waiting = {
-                ident
-                for ident in waiting
-                if (ident in servers if gone else servers.get(ident, {}).get("status") != "ACTIVE")
-            }
+            asked = time.monotonic()
+            servers = {server["id"]: server for server in self.call("compute", "GET", self._servers_path)["servers"]}
+            # All of them to their end: what is known of one says little of the others.
+            failed = {ident for ident in waiting if not gone and servers.get(ident, {}).get("status") == "ERROR"}
+            left = {ident for ident in waiting if (ident in servers if gone else not active(servers.get(ident, {})))}
+            if failed and failed == left:
+                raise NotMade({self._machine(servers[one]): fault_of(servers[one]) for one in failed})
+            waiting = left
             if waiting and time.monotonic() > end:
+                if failed:
+                    late = dict.fromkeys(left, f"after {seconds:g} s it is not active")
+                    late |= {one: fault_of(servers[one]) for one in failed}
+                    raise NotMade({self._machine(servers[one]): why for one, why in late.items() if one in servers})
                 told = ", ".join(sorted(servers.get(ident, {}).get("name", ident) for ident in waiting))
                 raise Failure(f"after {seconds:g} s these are not {'gone' if gone else 'active'}: {told}")
             if waiting:
-                time.sleep(POLL_SECONDS)
+                # A cloud that takes long to answer is not asked more often for it.
+                time.sleep(max(POLL_SECONDS, 2 * (time.monotonic() - asked)))
+
+    def is_placed(self, ident: str, seconds: float) -> bool:
+        """Wait until a server that is being built has a host; false where it got none."""
+        end = time.monotonic() + seconds
+        while True:
+            server = self.call("compute", "GET", f"/servers/{ident}")["server"]
+            if server["status"] != "BUILD" or server.get("OS-EXT-STS:task_state") in PLACED:
+                return bool(server["status"] != "ERROR")
+            if time.monotonic() > end:
+                raise Failure(f"after {seconds:g} s there is no host for {server['name']}")
+            time.sleep(POLL_SECONDS)
+
+    def _machine(self, server: Mapping[str, Any]) -> str:
+        return str(server["metadata"].get(op.MACHINE, server["name"]))
 
     def create_server(self, desired: op.Desired, machine: op.Machine, user_data: str, host_key: str) -> str:
         """Ask for a server and give its id; it is being built then."""
@@ -237,12 +345,7 @@ class Cloud:
             "security_groups": [
                 {"name": self.ids["security group", name]} for name in sorted(op.groups_of(desired, machine))
             ],
-            "metadata": {
-                op.MARK: self.testbed,
-                op.MACHINE: machine.name,
-                op.GROUPS: ",".join(sorted(machine.groups)),
-                HOST_KEY: host_key,
-            },
+            "metadata": self._metadata(machine, host_key),
             "user_data": base64.b64encode(user_data.encode()).decode(),
         }
         image = self.ids["image", desired.image]
@@ -260,11 +363,42 @@ class Cloud:
         else:
             server["imageRef"] = image
         body: dict[str, Any] = {"server": server}
-        apart = next((name for name, members in sorted(desired.apart.items()) if machine.name in members), None)
+        apart = op.apart_of(desired, machine)
         if apart is not None:
             body["os:scheduler_hints"] = {"group": self.ids["server group", apart]}
         self.host_keys[machine.name] = host_key
         return str(self.call("compute", "POST", "/servers", body)["server"]["id"])
+
+    def rebuild_server(self, desired: op.Desired, step: op.Step, user_data: str, host_key: str) -> None:
+        """Ask for a server to be installed anew; it keeps id, port, addresses and volumes other than its disc."""
+        body = {
+            "imageRef": self.ids["image", desired.image],
+            "key_name": self.own,
+            "metadata": self._metadata(step.data["machine"], host_key),
+            "user_data": base64.b64encode(user_data.encode()).decode(),
+        }
+        # With an older version the compute service would take a boot volume for written, and leave it as it is.
+        version = REWRITES_VOLUMES if step.data["volume"] else MICROVERSION
+        self.host_keys[step.subject] = host_key
+        self.call("compute", "POST", f"/servers/{step.data['id']}/action", {"rebuild": body}, version=version)
+
+    def _metadata(self, machine: op.Machine, host_key: str) -> dict[str, str]:
+        return {
+            op.MARK: self.testbed,
+            op.MACHINE: machine.name,
+            op.GROUPS: ",".join(sorted(machine.groups)),
+            HOST_KEY: host_key,
+        }
+
+
+def active(server: Mapping[str, Any]) -> bool:
+    """Tell whether a server is up and nothing is being done to it; a rebuild begins while it is still ACTIVE."""
+    return server.get("status") == "ACTIVE" and not server.get("OS-EXT-STS:task_state")
+
+
+def fault_of(server: Mapping[str, Any]) -> str:
+    """Give what the cloud says of a server in ERROR."""
+    return str((server.get("fault") or {}).get("message") or "it is in ERROR, and the cloud does not say why")
 
 
 def said(text: str) -> str:

@@ -5,12 +5,11 @@ Pure, nothing here asks a cloud.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
 
 from ansible.module_utils.openstack_plan import (
     DEFAULT_RULES,
-    GOOD,
-    STOPPED,
     Current,
     Desired,
     Flavor,
@@ -27,42 +26,80 @@ def matches(size: Size, flavor: Flavor, volumes: bool) -> bool:
     return flavor.cores == size.cores and flavor.memory_mib == round(size.memory_gib * 1024) and disc
 
 
-def faults(desired: Desired, current: Current) -> list[str]:
-    """Say what the cloud lacks that a testbed cannot do without, a sentence for each."""
-    found = []
+def faults(desired: Desired, current: Current, steps: Sequence[Step]) -> list[str]:
+    """Say what the cloud lacks for these steps, and what of the testbed cannot be as it should, a sentence for each."""
+    return [*_flavors(desired, current, steps), *_image(desired, current, steps), *_things(desired, current)]
+
+
+def _flavors(desired: Desired, current: Current, steps: Sequence[Step]) -> Iterator[str]:
     volumes = desired.boot_volumes and current.block_storage
-    for size_name in sorted({machine.size for machine in desired.machines}):
+    for size_name in sorted({step.data["machine"].size for step in steps if step.action == "create server"}):
         size, name = desired.sizes[size_name], desired.flavors[size_name]
         flavor = current.flavors.get(name)
         means = f"{size.cores} cores, {size.memory_gib:g} GiB, {size.disc_gb} GB"
         if flavor is not None and not matches(size, flavor, volumes):
             has = f"{flavor.cores} cores, {flavor.memory_mib / 1024:g} GiB, {flavor.disc_gb} GB"
-            found.append(f"flavor {name} has {has}, but {size_name} means {means}" + fitting(size, current, volumes))
+            yield f"flavor {name} has {has}, but {size_name} means {means}" + fitting(size, current, volumes)
         elif flavor is None and not current.may_make_flavors:
-            found.append(
+            yield (
                 f"there is no flavor {name} ({means}), and this credential may not make one"
                 + fitting(size, current, volumes)
             )
+
+
+def _image(desired: Desired, current: Current, steps: Sequence[Step]) -> Iterator[str]:
+    made = {step.data["machine"].size for step in steps if step.action in ("create server", "rebuild server")}
+    if not made:
+        return
     if desired.image not in current.images:
-        found.append(f"there is no image {desired.image}")
+        there = sorted(current.images)
+        near = difflib.get_close_matches(desired.image, there, 8, 0.3) or there[:8]
+        known = f"those that are: {', '.join(near)}" if near else "the project sees none"
+        yield f"there is no image {desired.image} (openstack_machines_image); {known}"
+        return
+    for name in sorted(made):
+        size = desired.sizes[name]
+        if size.disc_gb < current.image_disc_gb or round(size.memory_gib * 1024) < current.image_memory_mib:
+            wants = f"{current.image_memory_mib / 1024:g} GiB of memory and {current.image_disc_gb} GB of disc"
+            yield (
+                f"image {desired.image} wants {wants} at least, and {name} has {size.memory_gib:g} GiB and "
+                f"{size.disc_gb} GB: give its machines another openstack_size, or another image"
+            )
+
+
+def _things(desired: Desired, current: Current) -> Iterator[str]:
     if desired.external_network not in current.external_networks:
         there = ", ".join(sorted(current.external_networks)) or "none"
-        found.append(f"there is no network {desired.external_network} to the outside; those that are: {there}")
+        yield (
+            f"there is no network {desired.external_network} to the outside (openstack_machines_external_network); "
+            f"those that are: {there}"
+        )
+    for subnet in current.subnets:
+        if subnet.cidr and subnet.cidr != desired.cidr:
+            yield (
+                f"the machines' network is {subnet.cidr}, and openstack_machines_cidr is {desired.cidr}: a network "
+                "in use keeps its addresses; change it back, or take the testbed down first"
+            )
+    for group in sorted(desired.apart.keys() & current.policies.keys()):
+        if current.policies[group] != desired.policy:
+            yield (
+                f"the machines of {group} are kept apart by {current.policies[group]}, and openstack_machines_policy "
+                f"is {desired.policy}: a cloud cannot change that later; change it back, or take the testbed down first"
+            )
+    stay = chosen(desired, current)[0]
     key = current.key_pairs.get(desired.own, "")
-    if key and desired.public_key and not same_key(key, desired.public_key) and chosen(desired, current)[0]:
-        found.append(
+    if key and desired.public_key and not same_key(key, desired.public_key) and stay:
+        yield (
             f"the machines let in another key than the state directory's, {key.split()[1][-12:]}: they were made from "
             "another state directory; run from where that is, or take them down first"
         )
-    wanted = {machine.name: machine for machine in desired.machines}
-    for server in current.servers:
-        machine = wanted.get(server.machine)
-        if machine and server.status in GOOD | STOPPED and server.flavor != desired.flavors[machine.size]:
-            found.append(
+    for machine in desired.machines:
+        server = stay.get(machine.name)
+        if server and server.flavor != desired.flavors[machine.size]:
+            yield (
                 f"machine {machine.name} is of flavor {server.flavor} and should be {desired.flavors[machine.size]}: "
                 "a machine in use is not made anew by itself; remove it, or change its size back"
             )
-    return found
 
 
 def fitting(size: Size, current: Current, volumes: bool) -> str:
@@ -99,6 +136,9 @@ def needs(desired: Desired, current: Current, steps: Sequence[Step]) -> dict[str
             take("memory in MiB", -server.memory_mib)
             if server.port:
                 take("ports", -1)
+            for size_gb in (current.volume_gb[one] for one in server.volumes if one in current.volume_gb):
+                take("volumes", -1)
+                take("volume gigabytes", -size_gb)
         elif step.action == "create security group":
             take("security groups")
             take("security group rules", DEFAULT_RULES)
@@ -139,3 +179,15 @@ def short(desired: Desired, current: Current, steps: Sequence[Step]) -> list[str
                 f"{name}: {amount} needed, {max(left, 0)} left of {limit.limit}, short by {amount - max(left, 0)}"
             )
     return found
+
+
+def not_apart(desired: Desired, why: Mapping[str, str]) -> str:
+    """Say which machines could not be kept apart, and what would help."""
+    told = "".join(f"\n- {name}: {fault}" for name, fault in sorted(why.items()))
+    groups = [group for group, members in sorted(desired.apart.items()) if set(members) & why.keys()]
+    sizes = " and ".join(f"{len(desired.apart[group])} of {group}" for group in groups)
+    return (
+        f"the cloud has no host of its own for each of the {sizes} (openstack_machines_policy: anti-affinity); what "
+        "this run made has been taken back. Have fewer of them, or openstack_machines_policy: soft-anti-affinity. The "
+        f"cloud says:{told}"
+    )

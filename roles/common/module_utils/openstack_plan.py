@@ -14,9 +14,17 @@ from typing import Any
 MARK = "caesar-testbed"
 MACHINE = "caesar-machine"
 GROUPS = "caesar-groups"
-#: States of a server that is, or is about to be, what it should be; all others are made anew or started.
-GOOD = frozenset({"ACTIVE", "BUILD", "REBOOT", "HARD_REBOOT", "PASSWORD"})
-STOPPED = frozenset({"SHUTOFF", "PAUSED", "SUSPENDED"})
+#: States of a server that there is nothing to save of. In all others it may have what somebody needs.
+BROKEN = frozenset({"ERROR", "DELETED", "SOFT_DELETED"})
+#: States of a server that does not run, and what the compute service calls the way out of it.
+STOPPED = {
+    "SHUTOFF": "os-start",
+    "PAUSED": "unpause",
+    "SUSPENDED": "resume",
+    "RESCUE": "unrescue",
+    "SHELVED": "unshelve",
+    "SHELVED_OFFLOADED": "unshelve",
+}
 #: What every new security group has by itself: everything may go out, for IPv4 and IPv6.
 DEFAULT_RULES = 2
 
@@ -73,6 +81,8 @@ class Desired:
     public_key: str = ""
     boot_volumes: bool = True
     nameservers: tuple[str, ...] = ()
+    #: Machines to install anew although nothing is wrong with them.
+    rebuild: frozenset[str] = frozenset()
 
     @property
     def mark(self) -> str:
@@ -111,6 +121,10 @@ class Server:
     address: str = ""
     port: str = ""
     fault: str = ""
+    #: Whether its disc is a volume.
+    volume: bool = False
+    #: Ids of its volumes.
+    volumes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,6 +133,8 @@ class Thing:
 
     id: str
     tagged: bool = True
+    #: Of a subnet.
+    cidr: str = ""
 
 
 @dataclass(frozen=True)
@@ -150,10 +166,19 @@ class Limit:
 
 @dataclass(frozen=True)
 class Current:
-    """What the cloud has of a testbed, and what the project may have."""
+    """What the cloud has of a testbed, and what the project may have.
+
+    What is made of nothing else than this testbed's own things is read always. Flavors, images and limits only where
+    something is to be made: a run that changes nothing does without.
+    """
 
     flavors: Mapping[str, Flavor] = field(default_factory=dict)
     images: frozenset[str] = frozenset()
+    #: What the wanted image asks of a machine.
+    image_disc_gb: int = 0
+    image_memory_mib: int = 0
+    #: Whether the cloud can write an image to the boot volume of a server that is there (Zed, 2022).
+    rewrites_volumes: bool = True
     external_networks: frozenset[str] = frozenset()
     #: Name to public key.
     key_pairs: Mapping[str, str] = field(default_factory=dict)
@@ -164,9 +189,13 @@ class Current:
     joined: frozenset[str] = frozenset()
     security_groups: Mapping[str, Group] = field(default_factory=dict)
     server_groups: Mapping[str, str] = field(default_factory=dict)
+    #: Of the server groups; the cloud cannot change it.
+    policies: Mapping[str, str] = field(default_factory=dict)
     servers: tuple[Server, ...] = ()
     floating: tuple[Floating, ...] = ()
     limits: Mapping[str, Limit] = field(default_factory=dict)
+    #: Id of a volume to its size.
+    volume_gb: Mapping[str, int] = field(default_factory=dict)
     block_storage: bool = False
     may_make_flavors: bool = False
 
@@ -199,10 +228,12 @@ def chosen(desired: Desired, current: Current) -> tuple[dict[str, Server], list[
     for server in order:
         if server.machine not in wanted:
             go.append((server, "the inventory has no such machine"))
-        elif server.status not in GOOD | STOPPED:
+        elif server.status in BROKEN:
             go.append((server, f"it is {server.status}" + (f": {server.fault}" if server.fault else "")))
         elif server.machine in stay:
             go.append((server, "it is there twice"))
+        elif server.machine in desired.rebuild and server.volume and not current.rewrites_volumes:
+            go.append((server, "a rebuild was asked for, and this cloud cannot write its boot volume anew"))
         else:
             stay[server.machine] = server
     return stay, go
@@ -212,7 +243,7 @@ def plan(desired: Desired, current: Current) -> list[Step]:
     """Say what must be done, in this order, so that the testbed is as it should be."""
     stay, go = chosen(desired, current)
     steps = [Step("delete server", s.machine, why, {"id": s.id}) for s, why in sorted(go, key=lambda item: item[0].id)]
-    for size in sorted({machine.size for machine in desired.machines}):
+    for size in sorted({machine.size for machine in desired.machines if machine.name not in stay}):
         if desired.flavors[size] not in current.flavors:
             steps.append(Step("create flavor", desired.flavors[size], "there is none", {"size": size}))
     key = current.key_pairs.get(desired.own)
@@ -268,6 +299,24 @@ def groups_of(desired: Desired, machine: Machine) -> frozenset[str]:
     return frozenset(wanted & desired.security_groups.keys())
 
 
+def apart_of(desired: Desired, machine: Machine) -> str | None:
+    """Name the server group of a machine; it is in one at most."""
+    return next((name for name, members in sorted(desired.apart.items()) if machine.name in members), None)
+
+
+def in_turn(desired: Desired, steps: Iterable[Step]) -> list[list[Step]]:
+    """Divide steps that make servers into lists that may go side by side, each of them one after the other.
+
+    Where machines must be apart the cloud's scheduler must know where one is before it places the next: it places those
+    that come at once on the same host, sees that too late, and gives up after a few tries.
+    """
+    found: dict[str, list[Step]] = {}
+    for step in steps:
+        group = apart_of(desired, step.data["machine"]) if desired.policy == "anti-affinity" else None
+        found.setdefault(f"of {group}" if group else f"alone {step.subject}", []).append(step)
+    return list(found.values())
+
+
 def _servers(desired: Desired, stay: Mapping[str, Server]) -> list[Step]:
     made, steps = [], []
     for machine in desired.machines:
@@ -276,7 +325,12 @@ def _servers(desired: Desired, stay: Mapping[str, Server]) -> list[Step]:
             made.append(Step("create server", machine.name, "there is none", {"machine": machine}))
             continue
         if server.status in STOPPED:
-            steps.append(Step("start server", machine.name, f"it is {server.status}", {"id": server.id}))
+            data: dict[str, Any] = {"id": server.id, "action": STOPPED[server.status]}
+            steps.append(Step("start server", machine.name, f"it is {server.status}", data))
+        # After the start, for a stopped server is stopped after it too.
+        if machine.name in desired.rebuild:
+            data = {"id": server.id, "machine": machine, "volume": server.volume}
+            steps.append(Step("rebuild server", machine.name, "it was asked for", data))
         if server.groups != listed:
             why = f"it has {server.groups or 'none'}"
             steps.append(Step("set groups", machine.name, why, {"id": server.id, "groups": listed}))
@@ -299,6 +353,35 @@ def _floating(desired: Desired, current: Current, stay: Mapping[str, Server]) ->
     if keep and (entry is None or keep.port != entry.port or not entry.port):
         steps.append(Step("give address", desired.entry, f"{keep.address} is not its own", {"id": keep.id}))
     return steps
+
+
+#: Actions for which it must be known what the cloud offers and what the project may have.
+TAKES = ("create ", "join ", "rebuild ")
+
+
+def takes(steps: Iterable[Step]) -> bool:
+    """Tell whether steps take anything of the cloud that the testbed does not have yet."""
+    return any(step.action.startswith(TAKES) for step in steps)
+
+
+def since(before: Current, after: Current) -> Current:
+    """Give what is there now and was not before: what a run made.
+
+    The network stays where a part of it was there: it is in nobody's way, and the next run uses it.
+    """
+    had = {server.id for server in before.servers} | {item.id for item in before.floating}
+    network = not (before.networks or before.subnets or before.routers)
+    return Current(
+        key_pairs={} if before.key_pairs else after.key_pairs,
+        networks=after.networks if network else (),
+        subnets=after.subnets if network else (),
+        routers=after.routers if network else (),
+        joined=after.joined if network else frozenset(),
+        security_groups={n: g for n, g in after.security_groups.items() if n not in before.security_groups},
+        server_groups={n: i for n, i in after.server_groups.items() if n not in before.server_groups},
+        servers=tuple(server for server in after.servers if server.id not in had),
+        floating=tuple(item for item in after.floating if item.id not in had),
+    )
 
 
 def plan_removal(current: Current, testbed: str) -> list[Step]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -40,28 +40,54 @@ def do(
 
     # What must go goes first, and is waited for: its part of the quota is needed.
     _delete_servers(cloud, of("delete server"), seconds)
+    # Then only what servers are made with; the way to the outside and the rules come while they are being built.
     in_parallel(
         [
             lambda: _network(cloud, desired, of),
-            lambda: _security(cloud, desired, of),
-            lambda: _compute(cloud, desired, of),
+            *(partial(_security_group, cloud, desired, step) for step in of("create security group")),
+            lambda: _key_pair(cloud, desired, of),
+            *(partial(_compute, cloud, desired, step) for step in steps),
         ]
     )
-    made = in_parallel(partial(_create_server, cloud, desired, step, user_data) for step in of("create server"))
-    for step in of("start server"):
-        cloud.call("compute", "POST", f"/servers/{step.data['id']}/action", {"os-start": None})
-    in_parallel(partial(_change, cloud, step) for step in steps if step.action in ("set groups", "set security groups"))
-    address = _address(cloud, desired, of)
-    waiting = [*made, *(step.data["id"] for step in of("start server"))]
-    if waiting:
-        cloud.wait_for_servers(waiting, seconds)
-    if of("create address") or of("give address"):
-        _give_address(cloud, desired, address or of("give address")[0].data["id"], seconds)
+    turns = op.in_turn(desired, of("create server"))
+    outcomes = in_parallel(
+        [
+            *(partial(_create_servers, cloud, desired, turn, user_data, seconds) for turn in turns),
+            lambda: _outside(cloud, desired, of),
+            *_rules(cloud, of),
+            *(partial(_change, cloud, step) for step in steps),
+            *(partial(cloud.tag, kind, ident) for kind, ident in cloud.untagged),
+        ]
+    )
+    made = [ident for idents in outcomes[: len(turns)] for ident in idents]
+    started = [step.data["id"] for step in of("start server")]
+    if made or started:
+        cloud.wait_for_servers([*made, *started], seconds)
+    if of("rebuild server"):
+        in_parallel(partial(_rebuild_server, cloud, desired, step, user_data) for step in of("rebuild server"))
+        cloud.wait_for_servers([step.data["id"] for step in of("rebuild server")], seconds)
 
 
-def _create_server(cloud: Cloud, desired: op.Desired, step: op.Step, user_data: Callable[[], tuple[str, str]]) -> str:
+def _create_servers(
+    cloud: Cloud,
+    desired: op.Desired,
+    steps: Sequence[op.Step],
+    user_data: Callable[[], tuple[str, str]],
+    seconds: float,
+) -> list[str]:
+    made: list[str] = []
+    for step in steps:
+        # Where one finds no host the next will not either.
+        if made and not cloud.is_placed(made[-1], seconds):
+            break
+        text, key = user_data()
+        made.append(cloud.create_server(desired, step.data["machine"], text, key))
+    return made
+
+
+def _rebuild_server(cloud: Cloud, desired: op.Desired, step: op.Step, user_data: Callable[[], tuple[str, str]]) -> None:
     text, key = user_data()
-    return str(cloud.create_server(desired, step.data["machine"], text, key))
+    cloud.rebuild_server(desired, step, text, key)
 
 
 def _delete_servers(cloud: Cloud, steps: Sequence[op.Step], seconds: float) -> None:
@@ -74,9 +100,6 @@ def _delete_servers(cloud: Cloud, steps: Sequence[op.Step], seconds: float) -> N
 
 def _network(cloud: Cloud, desired: op.Desired, of: Callable[[str], list[op.Step]]) -> None:
     ids, name = cloud.ids, desired.testbed
-    for kind in ("network", "subnet", "router"):
-        for step in of(f"tag {kind}"):
-            cloud.tag(PLURAL[kind], step.data["id"])
     if of("create network"):
         ids["network", name] = cloud.make("network")
     if of("create subnet"):
@@ -84,28 +107,40 @@ def _network(cloud: Cloud, desired: op.Desired, of: Callable[[str], list[op.Step
         if desired.nameservers:
             values["dns_nameservers"] = list(desired.nameservers)
         ids["subnet", name] = cloud.make("subnet", **values)
+
+
+def _outside(cloud: Cloud, desired: op.Desired, of: Callable[[str], list[op.Step]]) -> None:
+    ids, name = cloud.ids, desired.testbed
+    made: list[tuple[str, str]] = cloud.untagged
+    before = len(made)
     if of("create router"):
         gateway = {"network_id": ids["outside", desired.external_network]}
         ids["router", name] = cloud.make("router", external_gateway_info=gateway)
     if of("join subnet"):
         body = {"subnet_id": ids["subnet", name]}
         cloud.call("network", "PUT", f"/routers/{ids['router', name]}/add_router_interface", body)
+    for step in of("delete address"):
+        cloud.call("network", "DELETE", f"/floatingips/{step.data['id']}", ok=(404,))
+    if of("create address"):
+        cloud.make("floatingip", floating_network_id=ids["outside", desired.external_network])
+    for kind, ident in made[before:]:
+        cloud.tag(kind, ident)
 
 
-def _security(cloud: Cloud, desired: op.Desired, of: Callable[[str], list[op.Step]]) -> None:
-    for step in of("tag security group"):
-        cloud.tag(PLURAL["security group"], step.data["id"])
-    for step in of("create security group"):
-        name = f"{desired.testbed}-{step.subject}"
-        cloud.ids["security group", step.subject] = cloud.make("security_group", name=name)
+def _security_group(cloud: Cloud, desired: op.Desired, step: op.Step) -> None:
+    name = f"{desired.testbed}-{step.subject}"
+    cloud.ids["security group", step.subject] = cloud.make("security_group", name=name)
+
+
+def _rules(cloud: Cloud, of: Callable[[str], list[op.Step]]) -> Iterator[Callable[[], Any]]:
     # The network service takes many rules at once, but of one group only.
     made: dict[str, list[dict[str, Any]]] = {}
     for step in of("create rule"):
         made.setdefault(step.data["in"], []).append(_rule(cloud, step.data["in"], step.data["rule"]))
     for rules in made.values():
-        cloud.call("network", "POST", "/security-group-rules", {"security_group_rules": rules})
+        yield partial(cloud.call, "network", "POST", "/security-group-rules", {"security_group_rules": rules})
     for step in of("delete rule"):
-        cloud.call("network", "DELETE", f"/security-group-rules/{step.data['id']}", ok=(404,))
+        yield partial(cloud.call, "network", "DELETE", f"/security-group-rules/{step.data['id']}", ok=(404,))
 
 
 def _rule(cloud: Cloud, group: str, rule: op.Rule) -> dict[str, Any]:
@@ -121,48 +156,52 @@ def _rule(cloud: Cloud, group: str, rule: op.Rule) -> dict[str, Any]:
     }
 
 
-def _compute(cloud: Cloud, desired: op.Desired, of: Callable[[str], list[op.Step]]) -> None:
-    for step in of("create flavor"):
-        size = desired.sizes[step.data["size"]]
-        body = {"name": step.subject, "vcpus": size.cores, "ram": round(size.memory_gib * 1024), "disk": size.disc_gb}
-        made = cloud.call("compute", "POST", "/flavors", {"flavor": body})
-        cloud.ids["flavor", step.subject] = made["flavor"]["id"]
+def _key_pair(cloud: Cloud, desired: op.Desired, of: Callable[[str], list[op.Step]]) -> None:
     for step in of("delete key pair"):
         cloud.call("compute", "DELETE", f"/os-keypairs/{step.subject}", ok=(404,))
     for step in of("create key pair"):
         body = {"name": step.subject, "public_key": desired.public_key, "type": "ssh"}
         cloud.call("compute", "POST", "/os-keypairs", {"keypair": body})
-    for step in of("create server group"):
+
+
+def _compute(cloud: Cloud, desired: op.Desired, step: op.Step) -> None:
+    if step.action == "create flavor":
+        size = desired.sizes[step.data["size"]]
+        body: dict[str, Any] = {"name": step.subject, "vcpus": size.cores, "disk": size.disc_gb}
+        body["ram"] = round(size.memory_gib * 1024)
+        made = cloud.call("compute", "POST", "/flavors", {"flavor": body})
+        cloud.ids["flavor", step.subject] = made["flavor"]["id"]
+    elif step.action == "create server group":
         body = {"name": f"{desired.own}-{step.subject}", "policy": desired.policy}
         made = cloud.call("compute", "POST", "/os-server-groups", {"server_group": body})
         cloud.ids["server group", step.subject] = made["server_group"]["id"]
 
 
 def _change(cloud: Cloud, step: op.Step) -> None:
-    if step.action == "set groups":
-        body = {"metadata": {op.GROUPS: step.data["groups"]}}
-        cloud.call("compute", "POST", f"/servers/{step.data['id']}/metadata", body)
-    else:
-        groups = [cloud.ids["security group", name] for name in step.data["groups"]]
-        cloud.call("network", "PUT", f"/ports/{step.data['port']}", {"port": {"security_groups": groups}})
+    action, data = step.action, step.data
+    if action == "start server":
+        cloud.call("compute", "POST", f"/servers/{data['id']}/action", {data["action"]: None})
+    elif action == "set groups":
+        cloud.call("compute", "POST", f"/servers/{data['id']}/metadata", {"metadata": {op.GROUPS: data["groups"]}})
+    elif action == "set security groups":
+        groups = [cloud.ids["security group", name] for name in data["groups"]]
+        cloud.call("network", "PUT", f"/ports/{data['port']}", {"port": {"security_groups": groups}})
+    elif action.startswith("tag "):
+        cloud.tag(PLURAL[action.removeprefix("tag ")], data["id"])
 
 
-def _address(cloud: Cloud, desired: op.Desired, of: Callable[[str], list[op.Step]]) -> str | None:
-    for step in of("tag address"):
-        cloud.tag(PLURAL["address"], step.data["id"])
-    for step in of("delete address"):
-        cloud.call("network", "DELETE", f"/floatingips/{step.data['id']}", ok=(404,))
-    if of("create address"):
-        return str(cloud.make("floatingip", floating_network_id=cloud.ids["outside", desired.external_network]))
-    return None
+def give_address(cloud: Cloud, desired: op.Desired, current: op.Current) -> None:
+    """Give the floating address to the entry machine, where it has not got it.
 
-
-def _give_address(cloud: Cloud, desired: op.Desired, ident: str, seconds: float) -> None:
-    current = cloud.read()
+    Raises:
+        Failure: where the machine has no port.
+    """
+    address = current.floating[0]
     ports = [server.port for server in current.servers if server.machine == desired.entry and server.port]
     if not ports:
         raise Failure(f"machine {desired.entry} has no port that a floating address could be given to")
-    cloud.call("network", "PUT", f"/floatingips/{ident}", {"floatingip": {"port_id": ports[0]}})
+    if address.port != ports[0]:
+        cloud.call("network", "PUT", f"/floatingips/{address.id}", {"floatingip": {"port_id": ports[0]}})
 
 
 def undo(cloud: Cloud, current: op.Current, steps: Sequence[op.Step], seconds: float) -> None:
