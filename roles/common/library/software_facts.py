@@ -126,6 +126,8 @@ def ask_archive(module: AnsibleModule, sources: list[str]) -> tuple[str, str]:
         if sources:
             (here / "sources.list").write_text("".join(f"{line}\n" for line in sources))
             options += [f"-oDir::Etc::sourcelist={here}/sources.list", "-oDir::Etc::sourceparts=/dev/null"]
+            # On a machine that is made anew nothing is installed, which apt would prefer to what is older.
+            options.append("-oDir::State::status=/dev/null")
         options.append("-oAcquire::Languages=none")
         code, _, err = module.run_command(["apt-get", "--quiet", "--error-on=any", "update", *options])
         if code != 0:
