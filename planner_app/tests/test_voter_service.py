@@ -187,6 +187,45 @@ async def test_accept_then_reject_the_rest_then_follow(tmp_path: Path) -> None:
         assert 'caesar_voter_wins_total{planner="cheap"} 1.0' in metrics
 
 
+async def test_all_that_is_not_wanted_is_rejected_whatever_one_planner_does(tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    async def several(stub: StubPlanner, method: str, path: str, body: bytes) -> bytes | None:
+        return http(200, stub.offer_set(*(stub.offer() for _ in range(3)))) if path == "/requests" else None
+
+    async def refuses_once(stub: StubPlanner, method: str, path: str, body: bytes) -> bytes | None:
+        if method == "POST" and path.startswith("/sessions") and path not in refused:
+            refused.append(path)
+            return http(503, {})
+        return await several(stub, method, path, body)
+
+    async def hangs_then(stub: StubPlanner, method: str, path: str, body: bytes) -> bytes | None:
+        if path.startswith("/sessions"):
+            await asyncio.sleep(60)
+        return None
+
+    planners = [StubPlanner(f"good-{number}", several) for number in range(4)]
+    unwilling, hanging = StubPlanner("unwilling", refuses_once), StubPlanner("hanging", hangs_then)
+    voter = VoterUnderTest(tmp_path, *planners, unwilling, hanging)
+    async with running(*planners, unwilling, hanging), voter.up() as client:
+
+        async def unwanted() -> float:
+            lines = (await client.get("/metrics")).text.splitlines()
+            return next(float(line.split()[1]) for line in lines if line.startswith("caesar_voter_unwanted"))
+
+        await vote(client, accept=False)
+        await until(lambda: all(each.phases() == ["REJECTED"] * 3 for each in planners))
+
+        async def settled_but(count: int) -> bool:
+            return await unwanted() == count
+
+        # Recorded at once, and those of others gone on with.
+        await until(lambda: settled_but(4))
+        await until(lambda: unwilling.phases() == ["REJECTED"] * 3)
+        await until(lambda: settled_but(1))
+        assert len(refused) == 3
+
+
 async def state_is(client: httpx.AsyncClient, ballot: dict[str, Any], state: str, phase: str | None = None) -> bool:
     seen = (await client.get(f"/ballots/{ballot['id']}")).json()
     return bool(seen["state"] == state and phase in (None, seen["phase"]))

@@ -112,5 +112,10 @@ async def dismiss(planners: Planners, planner: Planner, session: str, timeout: t
     if cancel:
         # Settled when a look finds it ended.
         return False
+    return is_rejected(reply)
+
+
+def is_rejected(reply: Reply) -> bool:
+    """Tell whether an offer that was to be rejected is settled."""
     # A conflict is an offer that is no offer any more: expired, or rejected with its accepted sibling.
     return reply.status < 300 or reply.status in (403, 404, 409, 410)

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from planner_app.voter import database
 from planner_app.voter.database import Database
@@ -67,6 +67,11 @@ class HeldOffer:
     session: str
     expires: datetime | None
     fate: Fate
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What tells it from all others."""
+        return self.ballot, self.planner, self.session
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +151,20 @@ class Ballots:
                 .values(fate=fate)
             )
         )
+
+    async def settle_all(self, offers: Sequence[HeldOffer], fate: Fate) -> None:
+        """Record that the same became of many offers."""
+        rows = [{"of": offer.ballot, "by": offer.planner, "which": offer.session} for offer in offers]
+        statement = (
+            update(_offers)
+            .where(
+                _offers.c.ballot == bindparam("of"),
+                _offers.c.planner == bindparam("by"),
+                _offers.c.session == bindparam("which"),
+            )
+            .values(fate=fate)
+        )
+        await self._do(lambda connection: connection.execute(statement, rows))
 
     async def accepted(self, ballot: str, planner: str, session: str, phase: str, document: Mapping[str, Any]) -> None:
         """Record the winner, and that all other offers are to be rejected, in one transaction."""

@@ -177,11 +177,7 @@ class Planners:
         waiting = set(range(len(planners))) if before is not None else set()
 
         def told(index: int, head: Head | None, whole: bytes, failure: WireError | None) -> bytes | None:
-            outcome: Reply | NoReply
-            if head is None:
-                outcome = _no_reply(failure or WireError("no head", cut=True))
-            else:
-                outcome = Reply(head.status, head.headers, whole)
+            outcome = _outcome(head, whole, failure)
             if index not in waiting or before is None:
                 took(planners[index], outcome)
                 return None
@@ -197,6 +193,33 @@ class Planners:
         patience = None if before is None else before.patience.total_seconds()
         await exchange_all(self._wire, requests, MAX_BODY, timeout.total_seconds(), told, patience)
 
+    async def update_phases(
+        self,
+        sessions: Mapping[Planner, Sequence[str]],
+        phase: str,
+        timeout: timedelta,
+        took: "Callable[[Planner, str, Reply | NoReply], None]",
+    ) -> None:
+        """Ask for the same phase of many sessions: all planners at once, each for one session after the other.
+
+        `took` is told of each; of those that were not answered within `timeout` it is not told.
+        """
+        planners, body = list(sessions), _phase_update(phase)
+        rest = head_bytes({"Content-Type": JSON, "Content-Length": str(len(body))}) + b"\r\n" + body
+        left = [list(reversed(sessions[planner])) for planner in planners]
+
+        def request(index: int) -> bytes:
+            planner = planners[index]
+            line = request_line(self._origins[planner.name], "POST", f"/sessions/{left[index][-1]}")
+            return line + head_bytes(self._headers[planner.name]) + rest
+
+        def told(index: int, head: Head | None, whole: bytes, failure: WireError | None) -> bytes | None:
+            took(planners[index], left[index].pop(), _outcome(head, whole, failure))
+            return request(index) if left[index] else None
+
+        requests = [(self._origins[planner.name], request(index)) for index, planner in enumerate(planners)]
+        await exchange_all(self._wire, requests, MAX_BODY, timeout.total_seconds(), told)
+
     def _own_head(self, planner: Planner, method: str, path: str) -> bytes:
         """The beginning of a request that is each planner's own and always the same."""
         key = (planner.name, method, path)
@@ -207,8 +230,7 @@ class Planners:
 
     async def update_phase(self, planner: Planner, session: UUID | str, phase: str, timeout: timedelta) -> Reply:
         """Ask for a phase of a session: ACCEPTED, REJECTED or CANCELLED. Raises NoReply."""
-        body = encode({"kind": kinds.ENUM_VALUE_UPDATE, "path": "/phase", "value": phase}, JSON)
-        return await self.call(planner, "POST", f"/sessions/{session}", timeout, body)
+        return await self.call(planner, "POST", f"/sessions/{session}", timeout, _phase_update(phase))
 
     @asynccontextmanager
     async def stream(self, planner: Planner, path: str, timeout: timedelta) -> AsyncIterator[Streamed]:
@@ -230,6 +252,16 @@ class Planners:
     async def close(self) -> None:
         """Close all connections."""
         self._wire.close()
+
+
+def _phase_update(phase: str) -> bytes:
+    return encode({"kind": kinds.ENUM_VALUE_UPDATE, "path": "/phase", "value": phase}, JSON)
+
+
+def _outcome(head: Head | None, whole: bytes, failure: WireError | None) -> Reply | NoReply:
+    if head is None:
+        return _no_reply(failure or WireError("no head", cut=True))
+    return Reply(head.status, head.headers, whole)
 
 
 def _no_reply(error: WireError) -> NoReply:

@@ -11,7 +11,8 @@ from uuid import UUID
 import structlog
 
 from planner_app.execution_broker.codecs import JSON, MalformedBody, encode
-from planner_app.voter.accept import Outcome, accept, dismiss
+from planner_app.execution_broker.models import Phase
+from planner_app.voter.accept import Outcome, accept, dismiss, is_rejected
 from planner_app.voter.ballots import Ballots, Fate, HeldOffer, State, now_text
 from planner_app.voter.budgets import Budget, Budgets
 from planner_app.voter.choose import Demand, choose
@@ -34,7 +35,7 @@ from planner_app.voter.documents import (
 )
 from planner_app.voter.follow import followed
 from planner_app.voter.metrics import Metrics
-from planner_app.voter.planners import NoReply, Planner, Planners
+from planner_app.voter.planners import NoReply, Planner, Planners, Reply
 from planner_app.voter.policy import Key, Policy
 from planner_app.voter.requests import Wish, build_request, demand_of
 from planner_app.voter.text import one_line
@@ -289,17 +290,58 @@ class Voter:
 
     def _dismiss(self, offers: Sequence[HeldOffer]) -> None:
         """Reject or cancel offers behind everybody's back, until each is settled or expired."""
-        for offer in offers:
-            key = (offer.ballot, offer.planner, offer.session)
-            if key not in self._dismissing:
-                self._dismissing.add(key)
-                self.metrics.unwanted.set(len(self._dismissing))
-                self.spawn(self._dismiss_one(offer, key))
+        new = [offer for offer in offers if offer.key not in self._dismissing]
+        self._dismissing.update(offer.key for offer in new)
+        self.metrics.unwanted.set(len(self._dismissing))
+        plain: dict[str, list[HeldOffer]] = {}
+        for offer in new:
+            if offer.fate is Fate.TO_CANCEL or self.planners.get(offer.planner) is None:
+                self.spawn(self._dismiss_one(offer))
+            else:
+                plain.setdefault(offer.planner, []).append(offer)
+        if plain:
+            self.spawn(self._reject_all(plain))
 
-    async def _dismiss_one(self, offer: HeldOffer, key: tuple[str, str, str]) -> None:
+    async def _reject_all(self, plain: Mapping[str, Sequence[HeldOffer]]) -> None:
+        """Reject at once what many planners have offered; what is not settled by that is gone on with one by one."""
+        left = {(offer.planner, offer.session): offer for offers in plain.values() for offer in offers}
+        rejected: list[HeldOffer] = []
+        recording = False
+
+        async def record() -> None:
+            nonlocal recording
+            try:
+                while rejected:
+                    done = rejected.copy()
+                    rejected.clear()
+                    await self.ballots.settle_all(done, Fate.GONE)
+                    self._dismissed(done)
+            finally:
+                recording = False
+
+        def took(planner: Planner, session: str, outcome: Reply | NoReply) -> None:
+            nonlocal recording
+            key = (planner.name, session)
+            if key in left and isinstance(outcome, Reply) and is_rejected(outcome):
+                rejected.append(left.pop(key))
+                if not recording:
+                    recording = True
+                    self.spawn(record())
+
+        sessions = {
+            planner: [offer.session for offer in offers]
+            for name, offers in plain.items()
+            if (planner := self.planners.get(name)) is not None
+        }
+        await self.planners.update_phases(sessions, Phase.REJECTED, self.config.accept_timeout, took)
+        for offer in left.values():
+            self.spawn(self._dismiss_one(offer, after=_FIRST_WAIT))
+
+    async def _dismiss_one(self, offer: HeldOffer, after: float = 0.0) -> None:
         planner = self.planners.get(offer.planner)
         cancel, wait = offer.fate is Fate.TO_CANCEL, _FIRST_WAIT
         try:
+            await asyncio.sleep(after)
             # An offer that was perhaps accepted may run: only its planner's word settles it.
             while planner is not None and not await dismiss(
                 self.planners, planner, offer.session, self.config.accept_timeout, cancel=cancel
@@ -310,8 +352,11 @@ class Voter:
                 wait = min(2 * wait, _LONGEST_WAIT)
             await self.ballots.settle(offer.ballot, offer.planner, offer.session, Fate.GONE)
         finally:
-            self._dismissing.discard(key)
-            self.metrics.unwanted.set(len(self._dismissing))
+            self._dismissed([offer])
+
+    def _dismissed(self, offers: Sequence[HeldOffer]) -> None:
+        self._dismissing.difference_update(offer.key for offer in offers)
+        self.metrics.unwanted.set(len(self._dismissing))
 
     # --- what runs --------------------------------------------------------------------------------------
 
