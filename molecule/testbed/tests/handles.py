@@ -61,7 +61,7 @@ def answering(address: dict[str, str], name: str, timeout: float = 60) -> None:
 def playbook(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a playbook on the tests' testbed, as its operator would."""
     return subprocess.run(
-        [PROJECT / ".venv/bin/ansible-playbook", name, "-i", INVENTORY, "-e", f"testbed_name={NAME}", *arguments],
+        [PROJECT / ".venv/bin/ansible-playbook", "-i", INVENTORY, "-e", f"testbed_name={NAME}", name, *arguments],
         cwd=PROJECT,
         env=as_operator(),
         capture_output=True,
