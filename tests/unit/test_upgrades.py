@@ -154,6 +154,13 @@ def test_the_way_back_is_refused_for_each_part() -> None:
     assert "drain is wait, cancel or nowait" in upgrades.faults([], drain="please")[0]
 
 
+def test_all_that_runs_caesar_rests_image_is_compared_with_it() -> None:
+    running = {"caesar-rest": "a:1", "caesar-rest-monitor": "a:1", "mongodb": "f:1", "another": "x:1"}
+    there = {"kube": THERE["kube"] | {"images": running}}
+    found = upgrades.rows(there, SAME | {"images": {"caesar-rest": "a:2", "mongodb": "f:1"}})
+    assert {row.part for row in found if row.changes} == {"caesar-rest", "caesar-rest-monitor"}
+
+
 def test_a_machine_that_was_upgraded_by_half_is_finished() -> None:
     half = THERE | {"slurm": THERE["slurm"] | {"slurm": {"slurmctld": "24.11.5-5", "slurmdbd": "24.11.5-4"}}}
     made = upgrades.plan(half, SAME | {"slurm": "24.11.5-5"}, [], ORDER)

@@ -221,7 +221,11 @@ def rows(machines: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, Any]) -
             named = platforms[0] if len(platforms) == 1 else f"{len(platforms)} platforms"
             add(f"{LEDGER} of {named}", name, revision, wanted.get("ledger"))
         for what, image in sorted((there.get("images") or {}).items()):
-            add(what, name, image, (wanted.get("images") or {}).get(what))
+            # Several deployments may run one image: caesar-rest and caesar-rest-monitor.
+            named = [
+                new for key, new in (wanted.get("images") or {}).items() if what == key or what.startswith(f"{key}-")
+            ]
+            add(what, name, image, named[0] if named else "")
     return found
 
 
