@@ -24,7 +24,7 @@ OPTIONS = {
     "users": {"type": "list", "elements": "dict", "default": []},
     "as_root": {"type": "bool", "default": False},
     "written": {"type": "dict", "default": {}},
-    "timeout": {"type": "int", "default": 20},
+    "timeout": {"type": "int", "default": 60},
 }
 
 

@@ -26,9 +26,9 @@ USERS = (
     "planners",
     "voters",
 )
-#: Groups where root writes on it: on the planners' machine directories are made and given to their users; kubelet
-#: enters, as root, directories that only their user may.
-ROOT = ("storage_servers", "kubernetes_control_planes", "kubernetes_nodes", "planners")
+#: Groups where root writes on it: on machines of planners and voter directories are made and given to their users;
+#: kubelet enters, as root, directories that only their user may.
+ROOT = ("storage_servers", "kubernetes_control_planes", "kubernetes_nodes", "planners", "voters")
 
 
 def storage_machines(groups: Mapping[str, Sequence[str]], which: str = "users") -> list[str]:

@@ -60,7 +60,7 @@ options:
   timeout:
     description: Seconds that the file system has to answer.
     type: int
-    default: 20
+    default: 60
 attributes:
   check_mode: {support: none}
   diff_mode: {support: none}
