@@ -116,6 +116,8 @@ class Bench:
             "testbed_state_dir": str(self.directory / "state"),
             "openstack_machines_cloud": "member",
             "openstack_machines_ssh_from": ["192.0.2.0/24"],
+            # Nothing boots.
+            "openstack_machines_reach": False,
         }
         command = [PROJECT / ".venv/bin/ansible-playbook", "-i", inventory, f"playbooks/{playbook}.yml"]
         seen, used, start = len(plane.requests(self.plane)), self.processor(), time.monotonic()

@@ -33,7 +33,13 @@ def test_nothing_is_said_of_the_roles_own_defaults_and_of_the_example() -> None:
     defaults = yaml.safe_load((PROJECT / "roles/openstack_machines/defaults/main.yml").read_text())
     example = yaml.safe_load((PROJECT / "inventories/openstack/group_vars/all/main.yml").read_text())
     said = {name.removeprefix(PREFIX): value for name, value in (defaults | example).items() if name.startswith(PREFIX)}
-    assert faults(**said | {"entry": "planner", "ssh_from": ["192.0.2.1/32"]}) == []
+    assert (
+        faults(
+            **said
+            | {"entry": "planner", "control_prefix": "/tmp/.caesar-testbed-ssh/caesar-", "ssh_from": ["192.0.2.1/32"]}
+        )
+        == []
+    )
 
 
 def test_every_variable_of_the_role_is_looked_at() -> None:
@@ -70,6 +76,8 @@ def test_every_variable_of_the_role_is_looked_at() -> None:
         ({"nameservers": "192.0.2.53"}, "openstack_machines_nameservers is '192.0.2.53': give a list"),
         ({"nameservers": ["dns.example.org"]}, "'dns.example.org' is no address"),
         ({"boot_volumes": "maybe"}, "openstack_machines_boot_volumes is 'maybe': give true or false"),
+        ({"reach": "later"}, "openstack_machines_reach is 'later': give true or false"),
+        ({"control_prefix": "ssh-"}, "openstack_machines_control_prefix is 'ssh-': give an absolute path"),
         ({"apart": "slurm_nodes"}, "openstack_machines_apart is 'slurm_nodes': give a list of groups"),
         (
             {"apart": ["computers"]},

@@ -121,7 +121,7 @@ def applied(wanted: op.Desired, now: op.Current, steps: list[op.Step]) -> op.Cur
             case "give address":
                 port = next(one.port for one in servers.values() if one.machine == wanted.entry)
                 floating = [replace(one, port=port) if one.id == data["id"] else one for one in floating]
-            case "delete key pair" | "create flavor":
+            case "delete key pair" | "create flavor" | "attach volume":
                 pass
             case _:
                 raise AssertionError(step.action)
@@ -217,6 +217,12 @@ def test_a_boot_volume_that_the_cloud_cannot_write_anew_is_made_anew_with_its_ma
     steps = rebuilt("entry", volume=True, rewrites=False)
     assert steps == ["delete server entry", "create server entry", "give address entry"]
     assert rebuilt("entry", rewrites=False) == ["rebuild server entry"]
+
+
+def test_volumes_that_somebody_attached_are_attached_to_what_comes_in_its_place() -> None:
+    change = {"status": "ERROR", "volumes": ("boot", "data"), "kept_volumes": ("data",)}
+    assert rebuilt("slurm", **change) == ["delete server slurm", "create server slurm", "attach volume slurm"]
+    assert rebuilt("slurm", kept_volumes=("data",)) == ["rebuild server slurm"]
 
 
 def test_a_run_that_changes_nothing_needs_to_know_nothing_of_what_the_cloud_offers() -> None:

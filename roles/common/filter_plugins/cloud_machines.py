@@ -24,7 +24,7 @@ GROUPS = {
 #: Addresses of a network that no machine gets: its own, the gateway, the cloud's DHCP (two at most), broadcast.
 TAKEN = 5
 #: What the role itself registers.
-REGISTERED = {"made", "answer"}
+REGISTERED = {"made", "answer", "first_start"}
 
 
 def cloud_faults(
@@ -145,6 +145,12 @@ def _boolean(name: str, value: Any, *_: Any) -> Iterator[str]:
         yield f"{name} is {value!r}: give true or false"
 
 
+def _control_prefix(name: str, value: Any, *_: Any) -> Iterator[str]:
+    # A socket's name has 107 characters at most, and ssh makes one of 17 more beside it first.
+    if not isinstance(value, str) or not value.startswith("/") or len(value) > 58:
+        yield f"{name} is {value!r}: give an absolute path of 58 characters at most, as /tmp/.ssh-of/caesar-"
+
+
 def _apart(name: str, value: Any, _machines: Any, groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
     if not isinstance(value, list | tuple):
         yield f"{name} is {value!r}: give a list of groups, as [slurm_nodes], or [] for none"
@@ -260,6 +266,8 @@ CHECKS: dict[str, Callable[..., Iterator[str]]] = {
     "nameservers": _nameservers,
     "entry": _entry,
     "boot_volumes": _boolean,
+    "reach": _boolean,
+    "control_prefix": _control_prefix,
     "apart": _apart,
     "policy": _policy,
     "timeout": _timeout,

@@ -101,6 +101,10 @@ options:
     type: list
     elements: str
     default: []
+  control_prefix:
+    description: Beginning of the sockets of ssh's shared connections; those to machines that went or are new are closed.
+    type: str
+    default: ""
   timeout:
     description: Seconds that servers have to become active, or to go away.
     type: int
@@ -331,6 +335,7 @@ def present(module: AnsibleModule) -> dict[str, Any]:
             if new_state:
                 shutil.rmtree(files.root)
             module.fail_json(msg=limits.not_apart(desired, error.why))
+    close_connections(params["control_prefix"], steps)
     # A machine that another run left in the making gets its address only then.
     unfinished = [server.id for server in op.chosen(desired, current)[0].values() if server.status == "BUILD"]
     if unfinished:
@@ -352,6 +357,15 @@ def new_user_data() -> Callable[[], tuple[str, str]]:
             return openstack_handles.user_data(private, public), public
 
     return make
+
+
+def close_connections(prefix: str, steps: Sequence[op.Step]) -> None:
+    """End ssh's shared connections to machines that are not what they were: ssh would wait for an answer on them."""
+    for step in steps:
+        socket = Path(f"{prefix}{step.subject}")
+        if prefix and step.action in ("delete server", "rebuild server") and socket.exists():
+            argv = ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "none"]
+            subprocess.run(argv, check=False, capture_output=True)
 
 
 def take_back(
@@ -417,6 +431,7 @@ def main() -> None:
                 "default": "soft-anti-affinity",
             },
             "boot_volumes": {"type": "bool", "default": True},
+            "control_prefix": {"type": "str", "default": ""},
             "rebuild": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 600},
         },

@@ -258,6 +258,7 @@ class Cloud:
             metadata = server["metadata"]
             if metadata.get(op.MARK) != self.testbed:
                 continue
+            volumes = server.get("os-extended-volumes:volumes_attached", [])
             machine, port = metadata.get(op.MACHINE, server["name"]), port_of.get(server["id"], {})
             self.host_keys[machine] = metadata.get(HOST_KEY, "")
             fixed = [ip["ip_address"] for ip in port.get("fixed_ips", [])]
@@ -274,7 +275,8 @@ class Cloud:
                 port=port.get("id", ""),
                 fault=(server.get("fault") or {}).get("message", ""),
                 volume=not server.get("image"),
-                volumes=tuple(one["id"] for one in server.get("os-extended-volumes:volumes_attached", [])),
+                volumes=tuple(one["id"] for one in volumes),
+                kept_volumes=tuple(one["id"] for one in volumes if not one.get("delete_on_termination")),
             )
 
     # --- Doing ---------------------------------------------------------------------------------------------------

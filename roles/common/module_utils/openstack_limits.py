@@ -136,7 +136,8 @@ def needs(desired: Desired, current: Current, steps: Sequence[Step]) -> dict[str
             take("memory in MiB", -server.memory_mib)
             if server.port:
                 take("ports", -1)
-            for size_gb in (current.volume_gb[one] for one in server.volumes if one in current.volume_gb):
+            gone_too = set(server.volumes) - set(server.kept_volumes)
+            for size_gb in (current.volume_gb[one] for one in gone_too if one in current.volume_gb):
                 take("volumes", -1)
                 take("volume gigabytes", -size_gb)
         elif step.action == "create security group":

@@ -125,6 +125,8 @@ class Server:
     volume: bool = False
     #: Ids of its volumes.
     volumes: tuple[str, ...] = ()
+    #: Of these those that stay when it is deleted: somebody attached them.
+    kept_volumes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -256,7 +258,7 @@ def plan(desired: Desired, current: Current) -> list[Step]:
     for group in sorted(desired.apart):
         if group not in current.server_groups:
             steps.append(Step("create server group", group, "there is none"))
-    steps += _servers(desired, stay)
+    steps += _servers(desired, stay, go)
     steps += _floating(desired, current, stay)
     return steps
 
@@ -317,12 +319,15 @@ def in_turn(desired: Desired, steps: Iterable[Step]) -> list[list[Step]]:
     return list(found.values())
 
 
-def _servers(desired: Desired, stay: Mapping[str, Server]) -> list[Step]:
+def _servers(desired: Desired, stay: Mapping[str, Server], go: Iterable[tuple[Server, str]]) -> list[Step]:
     made, steps = [], []
     for machine in desired.machines:
         server, listed = stay.get(machine.name), ",".join(sorted(machine.groups))
         if server is None:
             made.append(Step("create server", machine.name, "there is none", {"machine": machine}))
+            volumes = sorted({volume for gone, _ in go if gone.machine == machine.name for volume in gone.kept_volumes})
+            for volume in volumes:
+                steps.append(Step("attach volume", machine.name, f"it had {volume} before", {"volume": volume}))
             continue
         if server.status in STOPPED:
             data: dict[str, Any] = {"id": server.id, "action": STOPPED[server.status]}

@@ -63,6 +63,11 @@ def do(
     started = [step.data["id"] for step in of("start server")]
     if made or started:
         cloud.wait_for_servers([*made, *started], seconds)
+    machines = [step.subject for turn in turns for step in turn]
+    of_machine = dict(zip(machines, made, strict=False))
+    for step in of("attach volume"):
+        body = {"volumeAttachment": {"volumeId": step.data["volume"]}}
+        cloud.call("compute", "POST", f"/servers/{of_machine[step.subject]}/os-volume_attachments", body)
     if of("rebuild server"):
         in_parallel(partial(_rebuild_server, cloud, desired, step, user_data) for step in of("rebuild server"))
         cloud.wait_for_servers([step.data["id"] for step in of("rebuild server")], seconds)
