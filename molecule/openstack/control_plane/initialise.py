@@ -21,6 +21,7 @@ CATALOGUE = {
     "image": ("glance", ""),
     "network": ("neutron", ""),
     "compute": ("nova", "/v2.1"),
+    "volumev3": ("cinder", "/v3"),
 }
 FLAVORS = {"desktop": (4, 16, 250), "desktop-x2": (8, 32, 512), "desktop-x4": (16, 64, 1000)}
 
@@ -58,7 +59,7 @@ def accounts(cloud: openstack.connection.Connection, directory: Path) -> None:
         roles[name] = roles[name] or identity.create_role(name=name)
     service = identity.create_project(name="service", domain_id="default")
     lab = identity.create_project(name="lab", domain_id="default")
-    for name in ("placement", "glance", "neutron", "nova"):
+    for name in ("placement", "glance", "neutron", "nova", "cinder"):
         user = identity.create_user(name=name, password=passwords[name], domain_id="default")
         identity.assign_project_role_to_user(service, user, roles["admin"])
         identity.assign_project_role_to_user(service, user, roles["service"])
@@ -79,6 +80,10 @@ def cloud_things(cloud: openstack.connection.Connection) -> None:
     cloud.compute.put(
         f"/os-quota-sets/{lab.id}",
         json={"quota_set": {"cores": 240, "ram": 960 * 1024, "instances": 60, "server_group_members": 60}},
+    ).raise_for_status()
+    cloud.block_storage.create_type(name="discs")
+    cloud.block_storage.put(
+        f"/os-quota-sets/{lab.id}", json={"quota_set": {"volumes": 60, "gigabytes": 60 * 1000}}
     ).raise_for_status()
     image = cloud.image.create_image(
         name="debian-12", disk_format="raw", container_format="bare", visibility="public", data=b"\0" * 512

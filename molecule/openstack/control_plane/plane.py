@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""An OpenStack control plane on loopback, for tests: keystone, placement, glance, neutron and nova as published.
+"""OpenStack on loopback, for tests: keystone, placement, glance, neutron, nova and cinder as published.
 
-Nothing boots: nova has its fake hypervisor, and stand_ins/ says that ports and addresses work. All else is real:
-tokens, policies, quotas, scheduling, addresses, security groups, errors. It needs no root, message bus, database
-server or systemd.
+Nothing boots: nova has its fake hypervisor on two hosts, and stand_ins/ says that ports and addresses work and that
+volumes are written. All else is real: tokens, policies, quotas, scheduling, addresses, security groups, attachments,
+errors. It needs no root, message bus, database server or systemd.
 
 Usage: plane.py start DIRECTORY | stop DIRECTORY | install
 DIRECTORY gets clouds.yaml: cloud `member` is a plain member of project `lab`, `admin` the cloud's administrator.
@@ -36,9 +36,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "caesar-testbed" / "openstack"
-SERVICES = ("keystone", "placement", "glance", "neutron", "nova")
-PATHS = {"keystone": "/v3", "placement": "", "glance": "", "neutron": "", "nova": "/v2.1"}
-USERS = ("admin", "member", "placement", "glance", "neutron", "nova")
+SERVICES = ("keystone", "placement", "glance", "neutron", "nova", "cinder")
+PATHS = {"keystone": "/v3", "placement": "", "glance": "", "neutron": "", "nova": "/v2.1", "cinder": "/v3"}
+USERS = ("admin", "member", "placement", "glance", "neutron", "nova", "cinder")
 #: Raised where the function initialise() makes something else of the same files.
 GENERATION = 1
 START_SECONDS = 240.0
@@ -131,6 +131,7 @@ def relocate(directory: Path, ports: dict[str, int]) -> None:
             ("image", "glance"),
             ("network", "neutron"),
             ("compute", "nova"),
+            ("volumev3", "cinder"),
         ):
             database.execute(
                 "UPDATE endpoint SET url = ? WHERE service_id IN (SELECT id FROM service WHERE type = ?)",
@@ -220,7 +221,7 @@ def initialise(venv: Path, archive: Path) -> None:
     directory = archive.with_suffix(".new")
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True, mode=0o700)
-    for name in ("images", "staging", "tasks", "locks", "instances", "fernet-keys", "credential-keys"):
+    for name in ("images", "staging", "tasks", "locks", "instances", "coordination", "fernet-keys", "credential-keys"):
         (directory / name).mkdir(mode=0o700)
     passwords = {user: secrets.token_hex(16) for user in USERS}
     write(directory / "passwords.json", json.dumps(passwords))
@@ -257,6 +258,7 @@ def initialise(venv: Path, archive: Path) -> None:
     )
     run("placement-manage", f"--config-file={directory}/placement.conf", "db", "sync")
     run("glance-manage", f"--config-file={directory}/glance-api.conf", "db_sync")
+    run("cinder-manage", f"--config-file={directory}/cinder.conf", "db", "sync")
     run("initialise.py", "tables", f"sqlite:///{directory}/neutron.db")
     run("nova-manage", nova, "api_db", "sync")
     run("nova-manage", nova, "cell_v2", "map_cell0", f"--database_connection=sqlite:///{directory}/nova-cell0.db")

@@ -1,8 +1,8 @@
 """Serve one service of OpenStack on loopback. Runs in the control plane's own environment.
 
-Usage: serve.py SERVICE PORT DIRECTORY   (keystone, placement, glance, neutron, nova; DIRECTORY has the configuration)
+Usage: serve.py SERVICE PORT DIRECTORY   (keystone, placement, glance, neutron, nova, cinder; DIRECTORY has their files)
 
-nova's API, conductor, scheduler and compute are one process, so that no message bus is needed. Every request is written
+All that belongs to nova, or to cinder, is one process, so that no message bus is needed. Every request is written
 to DIRECTORY/SERVICE.requests, one JSON object a line: that is how tests see which writes reached the cloud.
 """
 
@@ -16,19 +16,23 @@ import socket
 import sys
 import threading
 import time
+import uuid
 from pathlib import Path
 
 SERVICE, PORT, DIRECTORY = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 sys.argv = sys.argv[:1]
 #: Measured: with more threads, or with all of them IMMEDIATE, SQLite's locks are waited for in vain now and then.
 THREADS = {"nova": 4}
-IMMEDIATE = {"neutron", "nova"}
+IMMEDIATE = {"neutron", "nova", "cinder"}
+#: Of the fake hypervisor; two, so that servers can be kept apart, and only two, so that it fails for three.
+HOSTS = ("compute-1", "compute-2")
 WSGI = {
     "keystone": "keystone.wsgi.api",
     "placement": "placement.wsgi.api",
     "glance": "glance.wsgi.api",
     "neutron": "neutron.wsgi.api",
     "nova": "nova.wsgi.osapi_compute",
+    "cinder": "cinder.wsgi.api",
 }
 
 
@@ -61,24 +65,43 @@ def wait_for(*services: str) -> None:
 
 
 def start_nova() -> None:
-    """Start conductor, scheduler and compute in this process, as nova's own functional tests do."""
+    """Start conductor, scheduler and a compute for each host in this process, as nova's own functional tests do."""
     from nova import context, objects, service
     from nova.compute import rpcapi as compute
     from nova.conductor import rpcapi as conductor
     from nova.objects import host_mapping
     from nova.scheduler import rpcapi as scheduler
+    from nova.virt import fake
 
     objects.register_all()
     import os_vif
 
     os_vif.initialize()
-    for binary, topic in (
-        ("nova-conductor", conductor.RPC_TOPIC),
-        ("nova-scheduler", scheduler.RPC_TOPIC),
-        ("nova-compute", compute.RPC_TOPIC),
-    ):
-        service.Service.create(binary=binary, topic=topic).start()
+    service.Service.create(binary="nova-conductor", topic=conductor.RPC_TOPIC).start()
+    service.Service.create(binary="nova-scheduler", topic=scheduler.RPC_TOPIC).start()
+    # Else the fake hypervisor's would be others after a restart, and the database has those of before.
+    idents = {host: str(uuid.uuid5(uuid.NAMESPACE_DNS, host)) for host in HOSTS}
+    (DIRECTORY / "compute_id").write_text(idents[HOSTS[0]])
+    for host, ident in idents.items():
+        setattr(fake.uuids, f"node_{host}", ident)
+        service.Service.create(
+            host=host, binary="nova-compute", topic=compute.RPC_TOPIC, topic_alt=compute.RPC_TOPIC_ALT
+        ).start()
     host_mapping.discover_hosts(context.get_admin_context())
+
+
+def start_cinder() -> None:
+    """Start scheduler and volume manager in this process."""
+    from cinder import service
+    from cinder.common import constants
+    from oslo_config import cfg
+
+    host = f"{cfg.CONF.host}@pretended"
+    for made in (
+        service.Service.create(binary=constants.SCHEDULER_BINARY),
+        service.Service.create(host=host, service_name="pretended", binary=constants.VOLUME_BINARY, coordination=True),
+    ):
+        made.start()
 
 
 def logged(application):
@@ -113,13 +136,20 @@ def main() -> None:
     os.environ[f"OS_{SERVICE.upper()}_CONFIG_DIR"] = str(DIRECTORY)
     if SERVICE == "neutron":
         os.environ["OS_NEUTRON_CONFIG_FILES"] = "neutron.conf"
+    if SERVICE == "cinder":
+        # It takes its configuration from its command line.
+        sys.argv.append(f"--config-file={DIRECTORY}/cinder.conf")
     if SERVICE == "nova":
         os.environ["OS_NOVA_DISABLE_EVENTLET_PATCHING"] = "true"
     prepare_sqlite()
     application = importlib.import_module(WSGI[SERVICE]).application
+    # Neutron's list of ports names relations that are there only after this; else it fails where it is asked first.
+    importlib.import_module("sqlalchemy.orm").configure_mappers()
     if SERVICE == "nova":
         wait_for("keystone", "placement")
         start_nova()
+    if SERVICE == "cinder":
+        start_cinder()
     import waitress
 
     waitress.serve(logged(application), host="127.0.0.1", port=PORT, threads=THREADS.get(SERVICE, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import signal
@@ -54,12 +55,22 @@ class Lab:
     admin: openstack.connection.Connection
 
     def command(self, playbook: str, *arguments: str) -> list[str]:
+        chosen = any(one.startswith("--inventory") for one in arguments)
+        variables = {
+            "testbed_name": TESTBED,
+            "testbed_state_dir": str(self.state),
+            "openstack_machines_cloud": "member",
+            "openstack_machines_ssh_from": ["192.0.2.0/24"],
+            # Nothing boots.
+            "openstack_machines_reach": False,
+            # The control plane has two hosts, the example two machines that compute.
+            "openstack_machines_policy": "anti-affinity",
+        }
         return [
             str(PROJECT / ".venv/bin/ansible-playbook"),
-            f"--inventory={PROJECT}/inventories/openstack",
+            *([] if chosen else [f"--inventory={PROJECT}/inventories/openstack"]),
             f"playbooks/{playbook}.yml",
-            f"--extra-vars=testbed_name={TESTBED} testbed_state_dir={self.state}",
-            '--extra-vars={"openstack_machines_cloud": "member", "openstack_machines_ssh_from": ["192.0.2.0/24"]}',
+            f"--extra-vars={json.dumps(variables)}",
             *arguments,
         ]
 
@@ -110,7 +121,7 @@ class Lab:
             f"{one['method']} {one['path']}"
             for one in plane.requests(self.directory)
             if one["method"] not in ("GET", "HEAD", "OPTIONS")
-            and one["service"] in ("nova", "neutron", "glance")
+            and one["service"] in ("nova", "neutron", "glance", "cinder")
             and "caesar-testbed" in str(one["agent"])
         ]
 
@@ -118,13 +129,24 @@ class Lab:
         found = self.member.compute.get("/servers/detail", microversion="2.64").json()["servers"]
         return {server["metadata"].get("caesar-machine", server["name"]): server for server in found}
 
+    def volumes(self) -> dict[str, dict[str, Any]]:
+        """Volumes of the project by the machine that they belong to, or else by their id."""
+        names = {server["id"]: name for name, server in self.servers().items()}
+        found = self.member.block_storage.get("/volumes/detail").json()["volumes"]
+        return {
+            next((names[one["server_id"]] for one in volume["attachments"]), volume["id"]): volume for volume in found
+        }
+
     def usage(self) -> dict[str, int]:
         """What the project uses of its limits."""
+        volumes = self.member.block_storage.get("/limits").json()["limits"]["absolute"]
         limits = self.member.compute.get("/limits").json()["limits"]["absolute"]
         quota = self.member.network.get(f"/quotas/{self.member.current_project_id}/details").json()["quota"]
-        return {name: limits[name] for name in ("totalCoresUsed", "totalInstancesUsed", "totalRAMUsed")} | {
-            name: one["used"] for name, one in quota.items() if isinstance(one, dict)
-        }
+        return (
+            {name: limits[name] for name in ("totalCoresUsed", "totalInstancesUsed", "totalRAMUsed")}
+            | {name: volumes[name] for name in ("totalVolumesUsed", "totalGigabytesUsed")}
+            | {name: one["used"] for name, one in quota.items() if isinstance(one, dict)}
+        )
 
 
 def groups_of(pid: int) -> set[int]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
-from openstack_lab import PROJECT, TESTBED, Lab
+from openstack_lab import PROJECT, TESTBED, Lab, plane
 
-HOSTS = yaml.safe_load((PROJECT / "inventories/openstack/hosts.yml").read_text())["all"]["children"]
+INVENTORY = yaml.safe_load((PROJECT / "inventories/openstack/hosts.yml").read_text())["all"]
+HOSTS, HOSTS_LOCAL = INVENTORY["children"], INVENTORY["hosts"]
+SIZES = yaml.safe_load((PROJECT / "inventories/openstack/group_vars/all/platforms.yml").read_text())["desktop_sizes"]
 MACHINES = set(HOSTS["openstack_machines"]["hosts"])
 MARK = f"caesar-testbed={TESTBED}"
 
@@ -28,13 +31,40 @@ def set_quota(lab: Lab, project: str, **limits: int) -> None:
     assert answer.status_code == 200, answer.text
 
 
+def set_volume_quota(lab: Lab, project: str, gigabytes: int) -> None:
+    path = f"/os-quota-sets/{project}"
+    lab.admin.block_storage.put(path, json={"quota_set": {"gigabytes": gigabytes}}).raise_for_status()
+
+
+def wanted(**variables: object) -> str:
+    """An argument of ansible-playbook that sets variables of the role."""
+    return "--extra-vars=" + json.dumps({f"openstack_machines_{name}": value for name, value in variables.items()})
+
+
+def test_a_wrong_inventory_is_said_before_the_cloud_is_asked(lab: Lab) -> None:
+    # Its own words for each are in the unit tests; the inventory of the cloud asks it too, and is left out.
+    hosts = f"--inventory={PROJECT}/inventories/openstack/hosts.yml"
+    run = lab.run("machines", hosts, wanted(cidr="10.20.0.0/30", entry="nobody", imgae="debian-13", timeout=0))
+    assert run.returncode != 0
+    assert re.search(r"The inventory has 4 faults;\s+the cloud has not been asked", run.stdout)
+    assert not [one for one in plane.requests(lab.directory) if "caesar-testbed" in str(one["agent"])]
+
+
 def test_what_is_too_much_is_refused_before_anything_is_made(lab: Lab, before: dict[str, int]) -> None:
     set_quota(lab, lab.member.current_project_id, cores=8, instances=3)
-    run = lab.run("machines")
+    set_volume_quota(lab, lab.member.current_project_id, 1000)
+    run = lab.run("machines", wanted(image="debain-12", external_network="publik"))
     set_quota(lab, lab.member.current_project_id, cores=240, instances=60)
+    set_volume_quota(lab, lab.member.current_project_id, 60000)
     assert run.returncode != 0
     assert "instances: 5 needed, 3 left of 3, short by 2" in run.stdout
     assert "cores: 40 needed, 8 left of 8, short by 32" in run.stdout
+    assert "volume gigabytes: 2524 needed, 1000 left of 1000, short by 1524" in run.stdout
+    assert "there is no image debain-12 (openstack_machines_image); those that are: debian-12" in run.stdout
+    assert (
+        "no network publik to the outside (openstack_machines_external_network); those that are: public" in run.stdout
+    )
+    assert "5 things stand in the way" in run.stdout
     assert lab.writes() == []
     assert not lab.state.exists()
     assert lab.usage() == before
@@ -46,6 +76,36 @@ def test_check_says_what_would_be_made_and_makes_nothing(lab: Lab, before: dict[
     assert "create server slurm" in run.stdout
     assert run.changed == 1
     assert lab.writes() == []
+    assert not lab.state.exists()
+
+
+def test_machines_that_cannot_be_apart_are_told_and_leave_nothing(
+    lab: Lab, before: dict[str, int], tmp_path: Path
+) -> None:
+    """Three machines that must be on different hosts; the cloud has two."""
+    names = ["one", "two", "three"]
+    groups = {"openstack_machines": names, "slurm_nodes": names}
+    (tmp_path / "group_vars").symlink_to(PROJECT / "inventories/openstack/group_vars")
+    (tmp_path / "hosts.yml").write_text(
+        yaml.safe_dump(
+            {
+                "all": {
+                    "hosts": HOSTS_LOCAL,
+                    "children": {group: {"hosts": dict.fromkeys(names)} for group, names in groups.items()},
+                }
+            }
+        )
+    )
+    run = lab.run("machines", f"--inventory={tmp_path}")
+    assert run.returncode != 0
+    assert "the cloud has no host of its own for each of the 3 of slurm_nodes" in run.stdout
+    # What the cloud says differs with the order in which its scheduler took them.
+    assert re.search(r"The cloud\s+says:\s+- (one|two|three): \w+", run.stdout)
+    assert lab.servers() == {}
+    assert lab.volumes() == {}
+    assert lab.usage() == before
+    assert list(lab.member.compute.keypairs()) == []
+    assert list(lab.member.compute.server_groups()) == []
     assert not lab.state.exists()
 
 
@@ -64,6 +124,21 @@ def test_a_run_that_is_killed_is_finished_by_the_next(lab: Lab, before: dict[str
     [address] = lab.member.network.ips()
     assert address.status == "ACTIVE"
     assert address.tags == [MARK]
+
+
+def test_machines_of_a_group_are_on_different_hosts(lab: Lab) -> None:
+    found = lab.admin.compute.get("/servers/detail?all_tenants=1").json()["servers"]
+    hosts = {server["metadata"]["caesar-machine"]: server["OS-EXT-SRV-ATTR:host"] for server in found}
+    assert hosts["compute1"] != hosts["compute2"]
+
+
+def test_each_machine_boots_from_a_volume_of_its_size(lab: Lab) -> None:
+    volumes = lab.volumes()
+    assert set(volumes) == MACHINES
+    for name, described in HOSTS["openstack_machines"]["hosts"].items():
+        size = SIZES[(described or {}).get("openstack_size", "desktop")]
+        assert volumes[name]["size"] == size["disc_gb"]
+        assert (volumes[name]["status"], volumes[name]["bootable"]) == ("in-use", "true")
 
 
 def test_the_second_run_changes_and_writes_nothing(lab: Lab) -> None:
@@ -144,9 +219,42 @@ def test_the_inventory_has_the_servers_in_their_groups(lab: Lab) -> None:
     assert len(planner["fixed"]) == 1
 
 
+def test_a_machine_is_installed_anew_in_its_place_and_no_other(lab: Lab) -> None:
+    servers, volumes, seen = lab.servers(), lab.volumes(), len(lab.writes())
+    known = dict(line.split(" ", 1) for line in (lab.state / "known_hosts").read_text().splitlines())
+    check = lab.run("machines", wanted(rebuild=["compute2"]), "--check", "--diff")
+    assert "rebuild server compute2: it was asked for" in check.stdout
+    assert lab.writes()[seen:] == []
+    run = lab.run("machines", wanted(rebuild=["compute2"]))
+    assert (run.returncode, run.changed) == (0, 1), run.stdout
+    after = lab.servers()
+    assert lab.writes()[seen:] == [f"POST /servers/{servers['compute2']['id']}/action"]
+    for same in ("id", "addresses", "os-extended-volumes:volumes_attached"):
+        assert {name: one[same] for name, one in after.items()} == {name: one[same] for name, one in servers.items()}
+    assert {server["status"] for server in after.values()} == {"ACTIVE"}
+    assert {name: one["id"] for name, one in lab.volumes().items()} == {
+        name: one["id"] for name, one in volumes.items()
+    }
+    # The image was written to the boot volume: cinder says from which.
+    assert lab.volumes()["compute2"]["updated_at"] > volumes["compute2"]["updated_at"]
+    now = dict(line.split(" ", 1) for line in (lab.state / "known_hosts").read_text().splitlines())
+    assert {name for name in known if known[name] != now[name]} == {f"{TESTBED}-compute2"}
+    assert now[f"{TESTBED}-compute2"] == after["compute2"]["metadata"]["caesar-host-key"]
+    assert lab.run("machines").changed == 0
+
+
 def test_failed_and_lost_machines_come_back_and_the_others_stay(lab: Lab) -> None:
-    """One in ERROR, the entry machine deleted, one stopped, a rule opened by hand, a stranger beside them."""
+    """One in ERROR, the entry machine deleted, one stopped, a rule opened by hand, a stranger beside them.
+
+    The one in ERROR has a volume that the operator attached, and its new one gets it.
+    """
     servers = lab.servers()
+    data = lab.member.block_storage.create_volume(name="data", size=10)
+    lab.member.block_storage.wait_for_status(data, interval=0.2)
+    lab.member.compute.create_volume_attachment(servers["kube"]["id"], volume=data.id)
+    for _ in range(200):
+        if lab.member.block_storage.get_volume(data).status == "in-use":
+            break
     lab.admin.compute.post(
         f"/servers/{servers['kube']['id']}/action", json={"os-resetState": {"state": "error"}}
     ).raise_for_status()
@@ -169,6 +277,7 @@ def test_failed_and_lost_machines_come_back_and_the_others_stay(lab: Lab) -> Non
     same = {name for name in MACHINES if after[name]["id"] == servers[name]["id"]}
     assert same == MACHINES - {"kube", "planner"}
     assert opened.id not in {rule.id for rule in lab.member.network.security_group_rules()}
+    assert {"id": data.id, "delete_on_termination": False} in after["kube"]["os-extended-volumes:volumes_attached"]
     assert lab.run("machines").changed == 0
     assert lab.member.network.get_network(stranger.id).tags == []
     lab.member.network.delete_network(stranger)
@@ -182,8 +291,14 @@ def test_teardown_leaves_nothing(lab: Lab, before: dict[str, int]) -> None:
     assert set(lab.servers()) == MACHINES
     run = lab.run("teardown", "--extra-vars=confirm=yes")
     assert run.returncode == 0, run.stdout
+    # What the operator made is the operator's.
+    [data] = lab.member.block_storage.volumes()
+    assert (data.name, data.status) == ("data", "available")
+    lab.member.block_storage.delete_volume(data)
+    lab.member.block_storage.wait_for_delete(data, interval=0.2)
     assert lab.usage() == before
     assert lab.servers() == {}
+    assert lab.volumes() == {}
     assert list(lab.member.compute.keypairs()) == []
     assert list(lab.member.compute.server_groups()) == []
     assert not lab.state.exists()
@@ -196,6 +311,7 @@ def test_flavors_that_are_missing_are_said_by_a_member_and_made_by_who_may(lab: 
     run = lab.run("machines", "--check")
     assert "there is no flavor desktop-x2 (8 cores, 32 GiB, 512 GB), and this credential may not make one" in run.stdout
     set_quota(lab, lab.admin.current_project_id, cores=240, instances=60, ram=-1)
+    set_volume_quota(lab, lab.admin.current_project_id, 60000)
     run = lab.run("machines", "--check", "--diff", '--extra-vars={"openstack_machines_cloud": "admin"}')
     assert "create flavor desktop-x2" in run.stdout
 
