@@ -102,7 +102,7 @@ options:
     elements: str
     default: []
   control_prefix:
-    description: Beginning of the sockets of ssh's shared connections; those to machines that went or are new are closed.
+    description: Beginning of ssh's sockets of shared connections; those to machines that went or are new are closed.
     type: str
     default: ""
   timeout:
