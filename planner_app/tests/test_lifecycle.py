@@ -11,7 +11,9 @@ from uuid import uuid4
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planner_app.execution_broker import kinds
 from planner_app.execution_broker.models import Phase
+from planner_app.execution_broker.times import parse_instant
 from planner_app.planner.ledger import SessionRow
 from planner_app.planner.quoting import Amount
 from planner_app.platforms.protocol import JobState, JobStatus
@@ -186,6 +188,51 @@ async def test_a_refused_job_fails_with_the_platforms_reason(tmp_path: Path) -> 
         assert document["phase"] == "FAILED"
         assert document["meta"]["messages"][-1]["message"] == "the platform refused the job: QOSMaxCpuPerJobLimit"
         assert document["meta"]["messages"][-1]["level"] == "ERROR"
+        # What was kept for it is free at once.
+        assert (await planner.client.get("/capabilities")).json()["free"]["cores"] == 8
+
+
+async def test_components_follow_their_session(tmp_path: Path) -> None:
+    async with FakePlanner(tmp_path) as planner:
+        location = f"file://{planner.config.storage.data}/one/map.fits"
+        offered = await planner.ask(
+            data=[{"kind": kinds.SIMPLE_DATA, "meta": {"name": "map"}, "location": location}],
+            storage=[{"kind": kinds.SIMPLE_STORAGE, "meta": {"name": "out"}, "size": {"min": 1}}],
+        )
+        session = str(offered["offers"][0]["meta"]["uuid"])
+
+        async def phases() -> tuple[str, set[str | None]]:
+            document = await planner.session(session)
+            components = [document["executable"], document["compute"], *document["data"], *document["storage"]]
+            return document["phase"], {each.get("phase") for each in components}
+
+        # The schema's components have no word for what is only offered or accepted.
+        assert await phases() == ("OFFERED", {None})
+        await planner.update(session, "ACCEPTED")
+        assert await phases() == ("ACCEPTED", {None})
+        await planner.look()
+        assert await phases() == ("PREPARING", {"PREPARING"})
+        job = planner.platform.only()
+        planner.platform.run(job)
+        planner.clock.forward(3)
+        await planner.look()
+        assert await phases() == ("AVAILABLE", {"AVAILABLE"})
+        planner.platform.end(job, JobState.COMPLETED, 0, "COMPLETED 0:0")
+        planner.clock.forward(3)
+        await planner.look()
+        assert await phases() == ("RELEASING", {"RELEASING"})
+        await planner.look()
+        assert await phases() == ("COMPLETED", {"COMPLETED"})
+
+
+async def test_an_offer_holds_for_a_minute_unless_the_configuration_says_otherwise(tmp_path: Path) -> None:
+    for name, changes, seconds in (("a", {}, 60), ("b", {"offers": {"expire_after": "PT5S"}}, 5)):
+        (tmp_path / name).mkdir()
+        async with FakePlanner(tmp_path / name, **changes) as planner:
+            offer = (await planner.ask())["offers"][0]
+            assert parse_instant(offer["expires"]) - parse_instant(offer["meta"]["created"]) == timedelta(
+                seconds=seconds
+            )
 
 
 async def test_a_job_that_vanished(tmp_path: Path) -> None:
