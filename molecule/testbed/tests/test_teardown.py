@@ -51,7 +51,9 @@ def subnet() -> Iterator[str]:
         assert made.returncode == 0, made.stdout[-4000:]
         yield str(json.loads((THEIRS / "machines.json").read_text())["subnet"])
     finally:
-        playbook("playbooks/teardown.yml", *ARGUMENTS, "-e", "confirm=yes")
+        # Where the test has failed before it did so.
+        if THEIRS.exists() or said("podman", "ps", "--all", "--quiet", f"--filter=label=caesar-testbed.name={OTHER}"):
+            playbook("playbooks/teardown.yml", *ARGUMENTS, "-e", "confirm=yes")
 
 
 def test_nothing_is_left_of_machines_made_here(subnet: str) -> None:
