@@ -27,6 +27,7 @@ UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 BLOCK_STORAGE = frozenset({"block-storage", "block-store", "volumev3", "volume"})
 THREADS = 8
 POLL_SECONDS = 0.5
+POLL_SECONDS_MOST = 2.0
 NETWORK_LIMITS = {
     "network": "networks",
     "subnet": "subnets",
@@ -320,8 +321,8 @@ class Cloud:
                 told = ", ".join(sorted(servers.get(ident, {}).get("name", ident) for ident in waiting))
                 raise Failure(f"after {seconds:g} s these are not {'gone' if gone else 'active'}: {told}")
             if waiting:
-                # A cloud that takes long to answer is not asked more often for it.
-                time.sleep(max(POLL_SECONDS, 2 * (time.monotonic() - asked)))
+                # A cloud that takes long to answer has enough to do.
+                time.sleep(min(max(POLL_SECONDS, time.monotonic() - asked), POLL_SECONDS_MOST))
 
     def is_placed(self, ident: str, seconds: float) -> bool:
         """Wait until a server that is being built has a host; false where it got none."""
