@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import mongo_image
 import yaml
 from handles import NAME, PROJECT, STATE, as_operator, machine
 from handles import PLATFORMS as TENANTS
@@ -30,6 +31,11 @@ PEOPLE = {"site-operator": 21000, "site-coordinator": 21001, "site-nobody": 2100
 USERS = {"site-slurm-001": 22001, "site-slurm-002": 22002}
 NAMESPACES = {"site-k8s-001": 22101, "site-k8s-002": 22102}
 PLATFORMS = USERS | NAMESPACES
+#: The namespace of caesar-rest and its database, and what the site has for the database's files.
+SERVICES = "site-caesar-rest"
+DATABASE_CLASS, DATABASE_STORAGE = "site-database", "/mnt/storage/site-database"
+#: Volumes that the site gives.
+VOLUMES = {f"site-{name}" for name in (*NAMESPACES, SERVICES)} | {DATABASE_CLASS}
 #: Accounts: one that the operator's rights make, one that the coordinator finds.
 MADE, FOUND = "site-made", "site-found"
 QOS = "site-qos"
@@ -66,7 +72,9 @@ def prepare() -> None:
     keyed = "; ".join(f"install -o {name} -g {name} -m 600 {keys} /home/{name}/.ssh/" for name in PEOPLE)
     # Slurm's database asks who somebody is on the machine where it runs.
     machine("slurm").check_output(f"set -e; {users}")
-    machine("planner").check_output(f"set -e; {users}; {people}; {keyed}; mkdir -p {STORAGE}")
+    machine("planner").check_output(
+        f"set -e; {users}; {people}; {keyed}; mkdir -p {STORAGE}; install -d -m 700 -o 999 -g 999 {DATABASE_STORAGE}"
+    )
     machine("slurm").check_output(
         "set -e; "
         f"sacctmgr -iQ add qos {QOS} flags=DenyOnLimit || true; "
@@ -77,6 +85,7 @@ def prepare() -> None:
         f"sacctmgr -iQ add coordinator account={FOUND} names=site-coordinator || true"
     )
     give_rights()
+    mongo_image.bring()
     # The services' host of the site is the one where nothing of Slurm was: it gets the commands.
     clients = STATE / "site-clients.yml"
     clients.write_text(yaml.safe_dump({"all": {"children": {"planners": {"hosts": {"kube": {}}}}}}))
@@ -103,13 +112,29 @@ def give_rights() -> None:
                 "hostPath": {"path": STORAGE, "type": "Directory"},
             },
         }
-        for name in NAMESPACES
+        for name in (*NAMESPACES, SERVICES)
     ]
+    volumes.append(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": DATABASE_CLASS},
+            "spec": {
+                "capacity": {"storage": "5Gi"},
+                "accessModes": ["ReadWriteOnce"],
+                "persistentVolumeReclaimPolicy": "Retain",
+                "storageClassName": DATABASE_CLASS,
+                "hostPath": {"path": DATABASE_STORAGE, "type": "Directory"},
+            },
+        }
+    )
     manifest = (PROJECT / "docs/kubernetes-operator.yaml").read_text()
     nobody = {
         "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "site-nobody", "namespace": ACCOUNT},
     }  # fmt: skip
-    text = "\n---\n".join([manifest, *(yaml.safe_dump(item) for item in [*volumes, nobody])])
+    [binding] = [item for item in yaml.safe_load_all(manifest) if item["kind"] == "ClusterRoleBinding"]
+    binding["metadata"]["name"] = binding["roleRef"]["name"] = "caesar-testbed-operator-services"
+    text = "\n---\n".join([manifest, *(yaml.safe_dump(item) for item in [binding, *volumes, nobody])])
     machine("kube").check_output(f"printf %s {shlex.quote(text)} | kubectl apply -f -")
 
 
@@ -121,7 +146,9 @@ def clean() -> None:
         + (PROJECT / "docs/kubernetes-operator.yaml").read_text()
         + "\nEOF"
     )
-    kube.check_output(f"kubectl delete --ignore-not-found pv {' '.join(f'site-{name}' for name in NAMESPACES)}")
+    kube.check_output("kubectl delete --ignore-not-found clusterrolebinding caesar-testbed-operator-services")
+    kube.check_output(f"kubectl delete --ignore-not-found pv {' '.join(sorted(VOLUMES))}")
+    mongo_image.take_away()
     slurm.check_output(
         f"sacctmgr -iQ delete user {','.join(PEOPLE | USERS)}; "
         f"sacctmgr -iQ delete account {','.join([*USERS, MADE, FOUND, 'people'])}; sacctmgr -iQ delete qos {QOS}; true"
@@ -130,7 +157,7 @@ def clean() -> None:
         machine(name).check_output(
             f"for user in {' '.join(PEOPLE | USERS)}; do userdel -rf $user; done 2>/dev/null; true"
         )
-    machine("planner").check_output(f"rm -rf {STORAGE}")
+    machine("planner").check_output(f"rm -rf {STORAGE} {DATABASE_STORAGE}")
     kube.check_output(
         "systemctl disable --now munge quick-acknowledgements >/dev/null 2>&1; "
         "apt-get -qq -y purge slurm-client munge >/dev/null 2>&1; rm -rf /etc/slurm /etc/munge; true"
@@ -187,7 +214,27 @@ def inventory(
             | {"ansible_become": True, "machine_address": address["kube"]},
         },
     )
-    change(directory / "group_vars/all/main.yml", {"testbed_name": SITE, "testbed_storage_root": root})
+    change(
+        directory / "group_vars/all/main.yml",
+        {
+            "testbed_name": SITE, "testbed_storage_root": root, "caesar_rest_platform": "kube",
+            "caesar_rest_namespace": SERVICES,
+        },
+    )  # fmt: skip
+    rest = yaml.safe_load((STATE / "caesar-rest.yml").read_text())
+    (directory / "group_vars/all/caesar_rest.yml").write_text(
+        yaml.safe_dump(
+            {
+                # The node holds both images, as if they had been pulled.
+                "caesar_rest_image": rest["image"],
+                "caesar_rest_address": address["kube"],
+                # Beside that of the testbed itself.
+                "caesar_rest_node_port": 30032,
+                "mongodb_image": mongo_image.REFERENCE,
+                "mongodb_storage": {"storage_class": DATABASE_CLASS},
+            }
+        )
+    )
     images = yaml.safe_load((STATE / "images.yml").read_text())["images"]
     platforms = yaml.safe_load((directory / "group_vars/all/platforms.yml").read_text())["virtual_platforms"]
     for platform, (name, uid) in zip(platforms, PLATFORMS.items(), strict=True):
@@ -241,9 +288,10 @@ def seen() -> dict[str, str]:
 
 
 def storage() -> str:
-    """What lies on the shared storage outside the testbed's own directory."""
+    """What lies on the shared storage outside the testbed's own directory, but for a database that is written to."""
     return machine("planner").check_output(
-        "cd /mnt/storage && find . -path ./site -prune -o -printf '%p %y %m %U %G %s %T@\\n' | sort"
+        "cd /mnt/storage && find . \\( -path ./site -o -path ./site-database -o -path './mongodb/*' \\) -prune "
+        "-o -printf '%p %y %m %U %G %s %T@\\n' | sort"
     )
 
 
@@ -315,12 +363,14 @@ def objects() -> str:
         metadata = item["metadata"]
         labels = metadata.get("labels") or {}
         where = metadata["name"] if item["kind"] == "Namespace" else metadata.get("namespace")
-        if labels.get("app.kubernetes.io/instance") == SITE or where in NAMESPACES:
+        if item["kind"] == "IPAddress":  # a Service's, outside its namespace
+            where = item["spec"]["parentRef"].get("namespace")
+        if labels.get("app.kubernetes.io/instance") == SITE or where in (*NAMESPACES, SERVICES):
             continue
         # What other tests have left to the planners of the testbed itself, which tidy up in their own time.
         if item["kind"] in ("Job", "Pod") and where in tenants:
             continue
-        given = metadata["name"] in {f"site-{name}" for name in NAMESPACES}
+        given = metadata["name"] in VOLUMES
         if given or item["kind"] in ("Node", "ResourceQuota"):
             # A node reports every few minutes, and a volume that is given away is written to by its claim.
             item.pop("status", None)

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+import mongo_image
 import pytest
+import yaml
 from existing_site import (
     FOUND,
     MADE,
     NAMESPACES,
+    SERVICES,
     SITE,
     STORAGE,
     USERS,
@@ -28,7 +33,12 @@ from existing_site import (
     prepare,
     seen,
 )
-from handles import STATE, machine
+from handles import PROJECT, STATE, machine
+from pymongo import MongoClient
+
+sys.path.append(str(PROJECT / "roles/mongodb/files"))
+
+from forward import forwarded
 
 #: Whole runs of Ansible, several in one test.
 pytestmark = pytest.mark.timeout(900)
@@ -79,6 +89,8 @@ def test_what_cannot_be_done_is_said_before_anything_is_tried(
         'planner_app_bundle_python: "3.11"',
         "create, delete, get, list, patch, update namespaces",
         "bind caesar-testbed-operator of docs/kubernetes-operator.yaml",
+        "create, get, patch statefulsets.apps (named mongodb)",
+        "bind caesar-testbed-operator-services of docs/kubernetes-operator.yaml",
     ):
         assert any(words in fault for fault in faults), f"{words}\n" + "\n".join(faults)
     assert not PROJECT_STATE.exists()
@@ -92,6 +104,30 @@ def test_users_that_the_site_lacks_are_asked_for(address: dict[str, str], tmp_pa
     [missing, number] = told(ansible(ours, "playbooks/validate.yml").stdout)
     assert "the site has no unix user site-lacking-001" in missing
     assert "write uid: 22002" in number
+
+
+def caesar_rest_takes_a_job() -> None:
+    """Database and application run with the rights of the operator's role, and an image like MongoDB's own."""
+    kube = machine("kube")
+    [pod] = json.loads(kube.check_output(f"kubectl -n {SERVICES} get pod mongodb-0 -o json"))["status"][
+        "containerStatuses"
+    ]
+    assert (pod["image"], pod["restartCount"]) == (mongo_image.REFERENCE, 0)
+    assert "root is made" in kube.check_output(f"kubectl -n {SERVICES} logs mongodb-0")
+    password = (PROJECT_STATE / "secrets/mongodb-password").read_text().strip()
+    with forwarded(STATE / "kubeconfig", "", SERVICES, "mongodb-0", 27017) as port:
+        for user, database in (("root", "admin"), ("caesar", "caesardb")):
+            with MongoClient(
+                "127.0.0.1", port, username=user, password=password, authSource=database, directConnection=True
+            ) as client:
+                assert client.caesardb.command("ping")["ok"] == 1
+    about = yaml.safe_load((PROJECT_STATE / "caesar-rest.yml").read_text())
+    with httpx.Client(base_url=about["url"], timeout=30, trust_env=False) as rest:
+        sent = rest.post("/upload", files={"file": ("map.fits", b"SIMPLE")}).raise_for_status().json()
+        asked = {"app": "aegean", "data_inputs": sent["uuid"], "job_inputs": {"seedthr": 5}}
+        job = rest.post("/job", json=asked)
+        assert job.status_code == 202, job.text
+        assert rest.post(f"/job/{job.json()['job_id']}/cancel").status_code == 200
 
 
 def test_an_operator_puts_it_up_and_takes_it_away(
@@ -116,13 +152,14 @@ def test_an_operator_puts_it_up_and_takes_it_away(
         assert f"{user}|{user}||site-qos" in slurm
     kube = machine("kube")
     assert set(kube.check_output(f"kubectl get ns -l app.kubernetes.io/instance={SITE} -o name").split()) == {
-        f"namespace/{name}" for name in NAMESPACES
+        f"namespace/{name}" for name in (*NAMESPACES, SERVICES)
     }
     for name in NAMESPACES:
         assert (
             kube.check_output(f"kubectl -n {name} get pvc storage -o jsonpath={{.spec.volumeName}}") == f"site-{name}"
         )
 
+    caesar_rest_takes_a_job()
     again = ansible(ours, "site.yml")
     assert again.returncode == 0, again.stdout[-4000:]
     assert {host: counts["changed"] for host, counts in recap(again.stdout).items()} == {
