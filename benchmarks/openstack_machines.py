@@ -21,6 +21,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -182,6 +183,8 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3, help="runs for each row (3)")
     parser.add_argument("--requests", action="store_true", help="print the requests of each row's last run by kind")
     arguments = parser.parse_args()
+    # Else its control plane would stay.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     with tempfile.TemporaryDirectory() as temporary:
         bench = Bench(Path(temporary))
         with plane.running(bench.plane):
