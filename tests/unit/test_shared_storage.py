@@ -6,8 +6,9 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -213,13 +214,10 @@ class Machines:
 
 
 @pytest.fixture
-def shared(tmp_path: Path) -> Path:
-    place = tmp_path / "shared"
-    place.mkdir()
-    place.chmod(0o755)
-    for above in (tmp_path, *tmp_path.parents[:2]):  # the users must come in
-        above.chmod(above.stat().st_mode | 0o011)
-    return place
+def shared() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as place:  # pytest's own directories are closed to other users
+        Path(place).chmod(0o755)
+        yield Path(place)
 
 
 @as_root
