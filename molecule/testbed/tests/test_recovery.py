@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import yaml
 from handles import NAME, PROJECT, STATE, as_operator, machine
 
 MACHINES = ["slurm", "kube", "planner"]
@@ -46,6 +48,31 @@ def records(caesar_vote: Command) -> dict[str, Any]:
     return {"accounted": ended_jobs, "associations": associations, "ballots": ballots}
 
 
+def uploaded(timeout: float = 120) -> set[str]:
+    """The files that caesar-rest's database knows, once it answers."""
+    url = yaml.safe_load((STATE / "caesar-rest.yml").read_text())["url"]
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            answer = httpx.get(f"{url}/fileids", timeout=40, trust_env=False)
+            if answer.status_code == 200:
+                return {str(each["fileid"]) for each in answer.json()}
+            said = f"{answer.status_code} {answer.text}"
+        except httpx.HTTPError as error:
+            said = repr(error)
+        assert time.monotonic() < deadline, said
+        time.sleep(1)  # its pods have no single end to wait for either
+
+
+def upload(fits: Path) -> str:
+    """Leave a document in that database."""
+    url = yaml.safe_load((STATE / "caesar-rest.yml").read_text())["url"]
+    with fits.open("rb") as file:
+        answer = httpx.post(f"{url}/upload", files={"file": (fits.name, file)}, timeout=40, trust_env=False)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["uuid"])
+
+
 def usable(caesar_vote: Command, timeout: float = 120) -> None:
     """Wait until all six planners make offers again."""
     deadline = time.monotonic() + timeout
@@ -60,7 +87,8 @@ def usable(caesar_vote: Command, timeout: float = 120) -> None:
 
 
 @pytest.mark.parametrize("name", MACHINES)
-def test_a_restarted_machine_comes_back_by_itself(caesar_vote: Command, name: str) -> None:
+def test_a_restarted_machine_comes_back_by_itself(caesar_vote: Command, fits: Path, name: str) -> None:
+    document = upload(fits)
     before = records(caesar_vote)
     podman("restart", f"{NAME}-{name}")
     usable(caesar_vote)
@@ -68,6 +96,7 @@ def test_a_restarted_machine_comes_back_by_itself(caesar_vote: Command, name: st
     assert before["accounted"] <= after["accounted"]
     assert before["associations"] == after["associations"]
     assert before["ballots"]["ballots"][-1] in after["ballots"]["ballots"]
+    assert document in uploaded()
 
 
 def ended(caesar_vote: Command, ballot: str, timeout: float = 120) -> dict[str, Any]:
@@ -88,6 +117,7 @@ def test_all_machines_killed_come_back_with_the_next_run(caesar_vote: Command, f
     time.sleep(SAVED)
     # In a namespace only: Slurm gives up a crashed node's job after minutes (NODE_FAIL), too long for a test.
     running = json.loads(caesar_vote("run", "--json", "--no-wait", "--only", "k8s-namespace-003", str(fits)).stdout)
+    document = upload(fits)
     before = records(caesar_vote)
     podman("kill", *(f"{NAME}-{name}" for name in MACHINES))
     run = subprocess.run(
@@ -106,6 +136,7 @@ def test_all_machines_killed_come_back_with_the_next_run(caesar_vote: Command, f
     assert before["associations"] == after["associations"]
     ids = {ballot["id"] for ballot in after["ballots"]["ballots"]}
     assert {ballot["id"] for ballot in before["ballots"]["ballots"]} <= ids
+    assert document in uploaded()
     # A finished session is still known to its planner, outputs included.
     again = caesar_vote("outputs", "--outdir", str(tmp_path / "b"), json.loads(whole.stdout)["id"])
     assert again.returncode == 0, again.stdout + again.stderr
