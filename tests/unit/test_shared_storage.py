@@ -220,6 +220,13 @@ def shared() -> Iterator[Path]:
         yield Path(place)
 
 
+@pytest.fixture
+def other() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        yield Path(place)
+
+
 @as_root
 def test_one_file_system_is_found_to_be_one_and_left_as_it_was(shared: Path) -> None:
     left, young = shared / ".preflight-old", shared / ".preflight-young"
@@ -235,9 +242,7 @@ def test_one_file_system_is_found_to_be_one_and_left_as_it_was(shared: Path) -> 
 
 
 @as_root
-def test_a_machine_with_another_file_system_is_named_once(shared: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
+def test_a_machine_with_another_file_system_is_named_once(shared: Path, other: Path) -> None:
     machines = Machines({"a": shared, "b": shared, "c": other})
     machines.write()
     [told] = machines.read()
@@ -247,9 +252,7 @@ def test_a_machine_with_another_file_system_is_named_once(shared: Path, tmp_path
 
 
 @as_root
-def test_where_the_first_has_another_all_others_are_one_sentence(shared: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
+def test_where_the_first_has_another_all_others_are_one_sentence(shared: Path, other: Path) -> None:
     machines = Machines({"a": other, "b": shared, "c": shared})
     machines.write()
     [told] = machines.read()
