@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import importlib.util
 import json
 import os
 import re
@@ -29,7 +28,6 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import openstack
@@ -40,18 +38,8 @@ TESTBED = "caesar-bench"
 #: Of a path, what names one thing, so that requests for many of a kind count as one kind.
 IDENT = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}|(?<=/tags/).*|(?<=keypairs/).+")
 
-
-def load(path: Path) -> ModuleType:
-    """Import a program by its path."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-plane = load(PROJECT / "molecule/openstack/control_plane/plane.py")
+sys.path.insert(0, str(PROJECT / "molecule/openstack/tests"))
+from openstack_lab import plane  # noqa: E402
 
 
 @dataclass
