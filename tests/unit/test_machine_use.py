@@ -27,12 +27,12 @@ def commands(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def use(commands: Path, *arguments: str) -> tuple[str, list[str]]:
+def use(commands: Path, *arguments: str, **environment: str) -> tuple[str, list[str]]:
     """What it printed, and the commands that changed something."""
     (commands / "calls").write_text("")
     run = subprocess.run(
         [PROGRAM, *arguments],
-        env={"PATH": f"{commands}:{os.environ['PATH']}"},
+        env={"PATH": f"{commands}:{os.environ['PATH']}"} | environment,
         capture_output=True,
         text=True,
         check=True,
@@ -58,6 +58,8 @@ def test_only_open_nodes_of_the_machine_are_closed(commands: Path) -> None:
     )
     _, did = use(commands, "slurm", "stop", "compute1")
     assert did == ["scontrol update nodename=a,c state=drain reason=rebuild of compute1"]
+    _, did = use(commands, "slurm", "stop", "compute1", MACHINE_USE="upgrade")
+    assert did == ["scontrol update nodename=a,c state=drain reason=upgrade of compute1"]
 
 
 def test_only_what_was_closed_for_this_is_opened(commands: Path) -> None:
@@ -66,10 +68,14 @@ def test_only_what_was_closed_for_this_is_opened(commands: Path) -> None:
         ("a", "compute1", "IDLE+DRAIN", OURS),
         ("b", "compute1", "IDLE+DRAIN", "Reason=bad disc [root@2026-11-28T09:00:00]"),
         ("c", "compute10", "IDLE+DRAIN", OURS.replace("compute1", "compute10")),
+        ("d", "compute1", "IDLE+DRAIN", OURS.replace("rebuild", "upgrade")),
+        ("e", "compute1", "IDLE+DRAIN", OURS.replace("rebuild", "care")),
     )
-    (commands / "sinfo.says").write_text("drained a\ndrained b\n")
-    _, did = use(commands, "slurm", "start", "compute1")
-    assert did == ["scontrol update nodename=a state=resume"]
+    (commands / "sinfo.says").write_text("drained a\ndrained b\ndrained d\ndrained e\n")
+    # Whatever it was closed for: a rebuild opens what an upgrade that broke off has left, and the other way round.
+    for verb in ("rebuild", "upgrade"):
+        _, did = use(commands, "slurm", "start", "compute1", MACHINE_USE=verb)
+        assert did == ["scontrol update nodename=a,d state=resume"]
 
 
 def test_nothing_is_closed_twice_and_a_silent_cluster_has_nothing(commands: Path) -> None:
@@ -94,5 +100,6 @@ def test_a_node_that_somebody_else_closed_stays_closed(commands: Path) -> None:
     (commands / "kubectl.says").write_text("")
     assert use(commands, "kubernetes", "start", "kube")[1] == []
     assert [line.split()[2] for line in use(commands, "kubernetes", "stop", "kube")[1]] == ["annotate", "cordon"]
+    assert use(commands, "kubernetes", "stop", "kube", MACHINE_USE="upgrade")[1][0].endswith("=upgrade of kube")
     (commands / "kubectl.says").write_text("rebuild of kube")
     assert [line.split()[2] for line in use(commands, "kubernetes", "start", "kube")[1]] == ["uncordon", "annotate"]
