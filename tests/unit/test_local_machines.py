@@ -177,7 +177,8 @@ def test_rules_of_a_network_that_is_gone() -> None:
 
 def test_files_for_the_operator() -> None:
     address = mp.addresses(mp.Network(SUBNET), MACHINES)
-    assert json.loads(mp.machines_json(mp.Network(SUBNET), address)) == {
+    assert json.loads(mp.machines_json(mp.Network(SUBNET), address, "0123456789ab")) == {
+        "image": "0123456789ab",
         "subnet": SUBNET,
         "gateway": "10.89.3.1",
         "machines": {"kube": {"address": "10.89.3.12"}, "slurm": {"address": "10.89.3.11"}},

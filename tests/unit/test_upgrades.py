@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import software_facts as facts
-from ansible.module_utils import upgrades  # type: ignore[attr-defined]
+from ansible.module_utils import machine_software, upgrades  # type: ignore[attr-defined]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -93,6 +93,22 @@ def test_kubernetes_goes_one_minor_at_a_time(has: str, wants: str, said: str) ->
 def test_the_database_goes_one_major_at_a_time_and_stays_what_it_is(has: str, wants: str, said: str) -> None:
     fault = upgrades.mongodb_fault(has, wants)
     assert (said in fault) if said else fault == ""
+
+
+@pytest.mark.parametrize(
+    ("has", "wants", "said"),
+    [
+        ("", "13", ""),
+        ("12", "12", ""),
+        ("12", "13", "and Slurm has 22.05, and 24.11 takes over from 23.02 or later only"),
+        ("11", "12", "give -e openstack_machines_state_other_release=true"),
+        ("13", "14", "give -e openstack_machines_state_other_release=true"),
+        ("13", "12", "do not read what newer ones wrote"),
+    ],
+)
+def test_what_lies_on_a_volume_is_not_taken_over_unasked(has: str, wants: str, said: str) -> None:
+    fault = upgrades.release_fault(has, wants)
+    assert (said in fault and f"give an image of Debian {has}" in fault) if said else fault == ""
 
 
 def test_nothing_to_do_touches_nothing() -> None:
@@ -221,3 +237,68 @@ def test_a_ledgers_revision(tmp_path: Path) -> None:
     (tmp_path / "broken").write_text("no database, but long enough to be looked into" * 50)
     with pytest.raises(sqlite3.Error):
         facts.revision(tmp_path / "broken")
+
+
+BOOKWORM = {
+    "slurm": {"debian": "12.12", "slurm": {"slurmctld": "22.05.8-4+deb12u3", "slurmd": "22.05.8-4+deb12u3"}},
+    "kube": {"debian": "12.12", "slurm": {}, "kubernetes": "v1.36.3"},
+}
+
+
+def test_a_release_that_slurm_does_not_go_to_is_refused_with_what_there_is_and_what_can_be_done() -> None:
+    [fault] = upgrades.unasked(BOOKWORM, "trixie", "v1.36.3")
+    assert fault.startswith(
+        "kube, slurm would be made anew with Debian 13, and have Debian 12: Slurm 22.05.8-4+deb12u3 "
+    )
+    assert "would become 24.11, for good" in fault
+    assert "-e local_machines_suite=bookworm" in fault
+    assert "-e testbed_name=other" in fault
+    assert "playbooks/upgrade.yml refuses it too: Slurm has 22.05, and 24.11 takes over from 23.02" in fault
+
+
+@pytest.mark.parametrize(
+    ("debian", "suite", "part"),
+    [
+        ("12.12", "bookworm", ""),
+        ("12.11", "bookworm", ""),
+        ("13.1", "bookworm", "refuses it too: Debian is 13 and would go back to 12"),
+        ("13.1", "forky", "playbooks/upgrade.yml -e local_machines_suite=forky says what it changes, and asks"),
+        ("11.9", "bookworm", "playbooks/upgrade.yml -e local_machines_suite=bookworm says what it changes, and asks"),
+        ("", "trixie", ""),
+    ],
+)
+def test_another_release_of_debian_is_an_upgrade_and_a_point_release_is_none(
+    debian: str, suite: str, part: str
+) -> None:
+    found = upgrades.unasked({"kube": {"debian": debian}}, suite, "v1.36.3")
+    assert (len(found) == 1 and part in found[0]) if part else found == []
+
+
+def test_programs_of_another_kubernetes_are_an_upgrade_of_its_control_plane() -> None:
+    there = {"kube": {"debian": "12.12", "kubernetes": "v1.36.1"}}
+    [fault] = upgrades.unasked(there, "bookworm", "v1.36.3")
+    assert fault == (
+        "kube would be made anew with Kubernetes v1.36.3, and has a control plane of v1.36.1: playbooks/upgrade.yml "
+        "takes it there, and asks first"
+    )
+    [fault] = upgrades.unasked(there, "bookworm", "v1.38.0")
+    assert "refuses it too: it has v1.36.1, and kubeadm goes one minor at a time" in fault
+    assert len(upgrades.unasked(there, "trixie", "v1.36.3")) == 2
+
+
+def test_what_a_machine_has_is_read_from_its_files(tmp_path: Path) -> None:
+    status = (
+        "Package: slurmctld\nStatus: install ok installed\nSource: slurm-wlm\nVersion: 24.11.5-4\n\n"
+        "Package: slurmd\nStatus: deinstall ok config-files\nSource: slurm-wlm\nVersion: 24.11.5-3\n\n"
+        "Package: slurm-client\nStatus: install ok installed\nSource: slurm-wlm (24.11.5)\nVersion: 24.11.5-4+b1\n"
+        "Description: client\n Source: of nothing\n\nPackage: munge\nStatus: install ok installed\nVersion: 0.5\n"
+    )
+    assert machine_software.slurm_packages(status) == {"slurmctld": "24.11.5-4", "slurm-client": "24.11.5-4+b1"}
+    manifest = "spec:\n  containers:\n  - image: registry.k8s.io/kube-apiserver:v1.36.3\n"
+    assert machine_software.server_version(manifest) == "v1.36.3"
+    handle = tmp_path / "machines.json"
+    assert machine_software.image_of(handle) == ""
+    handle.write_text('{"machines": {}}')
+    assert machine_software.image_of(handle) == ""
+    handle.write_text('{"image": "0123456789ab"}')
+    assert machine_software.image_of(handle) == "0123456789ab"

@@ -676,7 +676,7 @@ def present(module: AnsibleModule) -> dict[str, Any]:
         if not module.check_mode or all(wanted.host_keys.values()):
             files.write("known_hosts", mp.known_hosts(wanted))
         files.write("ssh_config", mp.ssh_config(wanted, address, str(files.root)))
-        files.write("machines.json", mp.machines_json(subnet, address))
+        files.write("machines.json", mp.machines_json(subnet, address, wanted.image_key))
         if not module.check_mode:
             started = {step.subject for step in steps if step.action == "start machine"}
             waiting = [m.name for m in machines if mp.container_name(wanted.testbed, m.name) in started]

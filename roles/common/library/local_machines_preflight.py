@@ -12,6 +12,12 @@ description:
   - Changes nothing. What the kernel can do is tried in namespaces that are gone with the trial.
   - Fails with one message for everything that is missing, each with the command that brings it.
 options:
+  testbed:
+    description:
+      - The testbed's name. Where its machines were made from another image than they would be now, they are looked
+        into.
+    type: str
+    required: true
   state_dir:
     description: Where the operator's handles lie. Where there are machines already, memory and disc are not looked at.
     type: path
@@ -71,6 +77,7 @@ attributes:
 EXAMPLES = r"""
 - name: See what this host lacks
   local_machines_preflight:
+    testbed: caesar
     state_dir: /root/.local/state/caesar-testbed/caesar
     host_packages: roles/local_machines/files/host-packages.txt
     cache_dir: /root/.cache/caesar-testbed
@@ -85,6 +92,11 @@ RETURN = r"""
 image_key: {description: Names the image., type: str, returned: success}
 suite: {description: The image's release of Debian., type: str, returned: success}
 sources: {description: Its package sources., type: list, returned: success}
+there:
+  description:
+    - Machines made from another image, with any of C(debian), C(slurm) (package to version) and C(kubernetes).
+  type: dict
+  returned: success
 """
 
 import contextlib
@@ -97,7 +109,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils import host_preflight as hp
-from ansible.module_utils import machine_image, machine_plan
+from ansible.module_utils import machine_image, machine_plan, machine_software
 from ansible.module_utils.basic import AnsibleModule
 
 GRAPH_ROOT = Path("/var/lib/containers")
@@ -249,6 +261,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
+            "testbed": {"type": "str", "required": True},
             "state_dir": {"type": "path", "required": True},
             "host_packages": {"type": "path", "required": True},
             "cache_dir": {"type": "path", "required": True},
@@ -281,7 +294,19 @@ def main() -> None:
     if lacks:
         lines = "\n".join(f"  - {lack}" for lack in lacks)
         module.fail_json(msg=f"This host cannot carry the testbed yet; nothing was changed. Missing:\n{lines}")
-    module.exit_json(changed=False, image_key=recipe.key, suite=recipe.suite, sources=list(recipe.sources))
+    there: dict[str, dict[str, Any]] = {}
+    handle = Path(parameters["state_dir"], "machines.json")
+    # podman takes its time; the machines' image is known from their last run.
+    if handle.is_file() and machine_software.image_of(handle) != recipe.key:
+        try:
+            there = machine_software.made_anew(parameters["testbed"], handle.parent, recipe.key)
+        except subprocess.CalledProcessError as error:
+            module.fail_json(
+                msg="Machines would be made anew from another image, and podman does not say what they have; nothing "
+                f"was changed. A run with the image that they have brings podman back: {error.stderr.strip()}"
+            )
+    told = {"image_key": recipe.key, "suite": recipe.suite, "sources": list(recipe.sources), "there": there}
+    module.exit_json(changed=False, **told)
 
 
 if __name__ == "__main__":

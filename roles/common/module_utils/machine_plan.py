@@ -354,9 +354,10 @@ def known_hosts(wanted: Wanted) -> str:
     )
 
 
-def machines_json(subnet: Network, address: Mapping[str, str]) -> str:
-    """Write the machines' addresses for whoever needs them."""
+def machines_json(subnet: Network, address: Mapping[str, str], image_key: str) -> str:
+    """Write the machines' addresses for whoever needs them, and which image all of them were made from."""
     content = {
+        "image": image_key,
         "subnet": str(subnet),
         "gateway": gateway(subnet),
         "machines": {name: {"address": where} for name, where in sorted(address.items())},

@@ -14,6 +14,8 @@ SLURM_RELEASES = ("20.02", "20.11", "21.08", "22.05", "23.02", "23.11", "24.05")
 SLURM_WINDOW = 2
 SLURM_WIDER_SINCE, SLURM_WIDER_WINDOW = "24.11", 3
 DEBIAN = {"bullseye": 11, "bookworm": 12, "trixie": 13, "forky": 14}
+#: Which major release of Slurm a release of Debian brings.
+DEBIAN_SLURM = {11: "20.11", 12: "22.05", 13: "24.11"}
 
 SLURM = "Slurm"
 KUBERNETES = "Kubernetes"
@@ -184,6 +186,93 @@ def debian_fault(has: str, wants: str) -> str:
     if len(numbers) == 2 and numbers[1] < numbers[0]:
         return f"is {numbers[0]} and would go back to {numbers[1]}, whose databases do not read what newer ones wrote"
     return ""
+
+
+def release_fault(has: str, wants: str) -> str:
+    """Say why a machine does not take over what another release of Debian has left; nothing where it does.
+
+    Args:
+        has: release whose state lies on the volume, 12; nothing where none does.
+        wants: the machine's.
+    """
+    if not has or has == wants:
+        return ""
+    told = (
+        f"the volume holds what Debian {has} has left, and this machine has Debian {wants}: give an image of Debian "
+        f"{has} (openstack_machines_image) and rebuild"
+    )
+    if debian_fault(f"Debian {has}", f"Debian {wants}"):
+        return f"{told}. Its databases do not read what newer ones wrote"
+    slurm = slurm_fault(*slurm_of(has, wants))
+    if slurm:
+        return f"{told}. For another release is asked by nobody, and Slurm {slurm}"
+    return (
+        f"{told}; or, where its MariaDB and Slurm are meant to take it over for good, give "
+        "-e openstack_machines_state_other_release=true"
+    )
+
+
+def unasked(there: Mapping[str, Mapping[str, Any]], suite: str, kubernetes: str) -> list[str]:
+    """Say which upgrades machines would get that are made anew around their volumes, a sentence for each.
+
+    A point release of what a machine has is none: that comes with each new image.
+
+    Args:
+        there: such machines by name, each with any of `debian`, `slurm` (package to version) and `kubernetes`.
+        suite: the release of Debian that they would get.
+        kubernetes: the version that they would get.
+    """
+    return [*_unasked_debian(there, suite), *_unasked_kubernetes(there, kubernetes)]
+
+
+def _unasked_debian(there: Mapping[str, Mapping[str, Any]], suite: str) -> Iterable[str]:
+    by_release: dict[str, list[str]] = {}
+    for name, machine in sorted(there.items()):
+        if machine.get("debian"):
+            by_release.setdefault(str(machine["debian"]).partition(".")[0], []).append(name)
+    new = str(DEBIAN.get(suite, suite))
+    for old, names in sorted(by_release.items()):
+        if old == new:
+            continue
+        own = next((name for name, number in DEBIAN.items() if str(number) == old), old)
+        found = {version for name in names for version in (there[name].get("slurm") or {}).values()}
+        has = sorted(found)[0] if found else slurm_of(old)[0]
+        wants = slurm_of(new)[0]
+        told = f"Slurm {has} would become {slurm_release(wants)}" if has and wants else "other databases come with it"
+        back, jump = debian_fault(f"Debian {old}", f"Debian {new}"), slurm_fault(has, wants)
+        refused = f"Debian {back}" if back else f"Slurm {jump}" if jump else ""
+        way = (
+            f"playbooks/upgrade.yml refuses it too: {refused}"
+            if refused
+            else f"playbooks/upgrade.yml -e local_machines_suite={suite} says what it changes, and asks"
+        )
+        yield (
+            f"{', '.join(names)} would be made anew with Debian {new}, and have Debian {old}: {told}, for good. With "
+            f"-e local_machines_suite={own} they stay as they are, with -e testbed_name=other there is another testbed "
+            f"beside this one; {way}"
+        )
+
+
+def _unasked_kubernetes(there: Mapping[str, Mapping[str, Any]], wants: str) -> Iterable[str]:
+    for name, machine in sorted(there.items()):
+        has = str(machine.get("kubernetes") or "")
+        if has and has != wants:
+            refused = kubernetes_fault(has, wants)
+            way = f"refuses it too: it {refused}" if refused else "takes it there, and asks first"
+            yield (
+                f"{name} would be made anew with Kubernetes {wants}, and has a control plane of {has}: "
+                f"playbooks/upgrade.yml {way}"
+            )
+
+
+def slurm_of(*debians: str) -> tuple[str, ...]:
+    """Name the Slurm of releases of Debian, as a version; nothing for any where one is not known.
+
+    >>> slurm_of("12.5", "13")
+    ('22.05.0', '24.11.0')
+    """
+    found = [DEBIAN_SLURM.get(int(one.partition(".")[0] or 0)) for one in debians if one.partition(".")[0].isdecimal()]
+    return tuple(f"{one}.0" for one in found) if len(found) == len(debians) and all(found) else ("",) * len(debians)
 
 
 def rows(machines: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, Any]) -> list[Row]:
