@@ -1,5 +1,6 @@
 """What can be done with a session in each of its phases, and what cannot: the whole table."""
 
+import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -183,3 +184,17 @@ async def test_an_offer_set_shows_what_is_over(tmp_path: Path) -> None:
         shown = (await planner.client.get(f"/offersets/{answer['meta']['uuid']}")).json()
         assert {offer["phase"] for offer in shown["offers"]} == {"EXPIRED"}
         assert all("options" not in offer["meta"] for offer in shown["offers"])
+
+
+async def test_an_offer_that_a_power_cut_took_is_refused(tmp_path: Path) -> None:
+    """The database's power: the planner is on another machine, and has the offer in memory still."""
+    async with FakePlanner(tmp_path) as planner:
+        session = await offered(planner)
+        assert await planner.phase(session) == "OFFERED"
+        with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
+            connection.execute("DELETE FROM sessions")
+            connection.execute("DELETE FROM offersets")
+            connection.execute("UPDATE revision SET written = written - 1")
+        reply = await planner.update(session, "ACCEPTED")
+        assert reply.status_code == 403, reply.text
+        assert await planner.accepted()

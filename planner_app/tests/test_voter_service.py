@@ -258,6 +258,12 @@ REFUSALS: list[tuple[str, Behaviour, str, str]] = [
         "OFFERED",
     ),
     (
+        "forgotten",  # as by a planner whose machine lost its power since
+        gives(http(403, {"detail": "no session of yours"}), "POST session"),
+        "offered, then refused with 403: no session of yours",
+        "OFFERED",
+    ),
+    (
         "still-offered",
         gives(http(200, {"phase": "OFFERED"}), "POST session"),
         "offered, then left it OFFERED",

@@ -2,13 +2,13 @@
 
 import gc
 import logging
+import sqlite3
 import sys
 from pathlib import Path
 
 import structlog
 import uvicorn
 import yaml
-from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from planner_app.planner.api import create_app
@@ -31,7 +31,7 @@ def serve(path: Path) -> int:
         tokens = Tokens.load(config.tokens_file)
         ledger = Ledger(config.database)
         platform = create_platform(config)
-    except (OSError, ValueError, ValidationError, yaml.YAMLError, SQLAlchemyError, RuntimeError) as error:
+    except (OSError, ValueError, yaml.YAMLError, SQLAlchemyError, sqlite3.Error, RuntimeError) as error:
         log.error("cannot start", config=str(path), why=str(error))
         return 1
     app = create_app(Service(config, images, Lifecycle(config, ledger, platform)), tokens)
@@ -56,6 +56,7 @@ def _listen(app: object, config: PlannerConfig) -> None:
         port=config.listen.port,
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=5,
         limit_concurrency=500,

@@ -113,7 +113,8 @@ class Service:
 
         program = None if reading.program is None else program_document(reading.program)
         ask = Ask(client, request.document(), program, now, make, uuid)
-        (offerset, rows), document = await self._reserving.call(ask)
+        offerset, rows = await self._reserving.call(ask)
+        document = offerset_document(self.config, offerset, rows)
         if rows:
             self.lifecycle.wake_by(rows[0].expires)
         self.answers[document["result"]] += 1
@@ -121,24 +122,8 @@ class Service:
         asyncio.get_running_loop().call_soon(partial(log.info, "request", **told))  # the answer goes out first
         return document
 
-    async def _reserve(self, asks: Sequence[Ask]) -> list[tuple[Reserved, Document] | Exception]:
-        loop = asyncio.get_running_loop()
-        documents: dict[UUID, Document] = {}
-
-        def write(made: Sequence[Reserved]) -> None:
-            for offerset, rows in made:
-                documents[offerset.uuid] = offerset_document(self.config, offerset, rows)
-
-        # Answers are written while the disc is waited for: the loop is told of them before it is told of the end.
-        done = await self.lifecycle.in_thread(
-            self.ledger.reserve_all, asks, lambda made: loop.call_soon_threadsafe(write, made)
-        )
-        return [
-            each
-            if isinstance(each, Exception)
-            else (each, documents.get(each[0].uuid) or offerset_document(self.config, *each))
-            for each in done
-        ]
+    async def _reserve(self, asks: Sequence[Ask]) -> list[Reserved | Exception]:
+        return await self.lifecycle.in_thread(self.ledger.reserve_all, asks)
 
     def _quote(self, reading: Reading, profile: Profile, now: datetime) -> Quote:
         if (drained := self.drain.refusal()) is not None:
@@ -210,6 +195,9 @@ class Service:
                     raise BadUpdate("value", "must be ACCEPTED, REJECTED or CANCELLED", row.phase)
         except IllegalChange as error:
             raise IllegalUpdate(str(error), error.phase) from error
+        except LookupError as error:
+            # It was there a moment ago: the database's machine has lost its power since, and the latest offers with it.
+            raise NotYours(f"{uuid} is no session of yours any more") from error
         self.lifecycle.wake()
         log.info("update", client=client, session=str(uuid), value=update.value)
         return await self.session(client, uuid)

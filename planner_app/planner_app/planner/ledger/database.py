@@ -115,13 +115,24 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 @contextmanager
-def writing(engine: sa.Engine) -> Iterator[tuple[sa.Connection, int]]:
+def writing(connection: sa.Connection, *, waits: bool = True) -> Iterator[int]:
     """Write all or nothing, one after the other with everybody else; gives the ledger's new revision.
 
-    Whoever else wants to write waits here until this is over, and then reads what was written.
+    Whoever else wants to write waits here until this is over, and then reads what was written. It ends when that is
+    on disc, or with `waits` off before: a killed process loses nothing of it all the same, but a power cut may. It
+    loses no more than the latest of such transactions, none before one that is there: a later one that waits takes all
+    before it to disc (https://www.sqlite.org/pragma.html#pragma_synchronous,
+    https://www.postgresql.org/docs/current/wal-async-commit.html).
     """
-    with engine.begin() as connection:
-        yield connection, _RAISE.scalar(connection)
+    on_sqlite = connection.dialect.name == "sqlite"
+    if on_sqlite and connection.info["waits"] is not waits:
+        # On one connection: each of two would find its cache out of date. Inside of a transaction it cannot be set.
+        _set_sqlite_waits(connection.connection.driver_connection, waits)  # type: ignore[arg-type]
+        connection.info["waits"] = waits
+    with connection.begin():
+        if not on_sqlite and not waits:
+            connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
+        yield _RAISE.scalar(connection)
 
 
 def checkpoint(engine: sa.Engine) -> None:
@@ -170,21 +181,26 @@ def _migrate(engine: sa.Engine) -> None:
         raise RuntimeError(f"the ledger cannot be brought up to date: {why[0]}")
 
 
-def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+def _set_up_sqlite(connection: sqlite3.Connection, record: sa.pool.ConnectionPoolEntry) -> None:
     # Transactions begin where the "begin" event says, not where the driver guesses.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
-    # A promise survives a power cut: each commit is on disc before it is answered.
-    cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute("PRAGMA busy_timeout=5000")
     cursor.execute("PRAGMA cache_size=-2000")
     cursor.execute(f"PRAGMA wal_autocheckpoint={LOG_AT_MOST}")
     cursor.close()
+    _set_sqlite_waits(connection, True)
+    record.info["waits"] = True
+
+
+def _set_sqlite_waits(connection: sqlite3.Connection, waits: bool) -> None:
+    connection.execute("PRAGMA synchronous=FULL" if waits else "PRAGMA synchronous=NORMAL")
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
     # What will write takes the lock before it reads: what it read is then still so when it writes.
     reads = connection.get_execution_options().get("reads", False)
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+    driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
+    driver.execute("BEGIN" if reads else "BEGIN IMMEDIATE")

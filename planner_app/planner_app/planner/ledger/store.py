@@ -41,6 +41,8 @@ KEPT = 2000
 LOGGED = 50
 """Transactions after which SQLite's log is to be taken over: some twenty pages each."""
 _UNKNOWN = -1
+_PASSING = (Phase.OFFERED, Phase.REJECTED, Phase.EXPIRED)
+"""Phases of what nobody has accepted, and no job hangs on: they are not waited for until they are on disc."""
 
 Reserved = tuple[OfferSetRow, list[SessionRow]]
 Found = tuple[SessionRow, OfferSetRow, list[Event]]
@@ -81,6 +83,7 @@ class Ledger:
         Raises RuntimeError where another program or a later version of this one made it.
         """
         self._engine = open_database(url)
+        self._writer = self._engine.connect()
         self.keys = Keys(self._engine)
         self.lists = Lists(self._engine)
         self._read: dict[UUID, Found] = {}
@@ -92,6 +95,7 @@ class Ledger:
 
     def close(self) -> None:
         """Close all connections."""
+        self._writer.close()
         self._engine.dispose()
 
     def reserve(
@@ -110,17 +114,14 @@ class Ledger:
             raise done
         return done
 
-    def reserve_all(
-        self, asks: Sequence[Ask], foresee: Callable[[list[Reserved]], None] = lambda _: None
-    ) -> list[Reserved | Exception]:
+    def reserve_all(self, asks: Sequence[Ask]) -> list[Reserved | Exception]:
         """Quote on each request in turn and reserve what is offered, all in one transaction.
 
         Each sees what was reserved for those before it; one that cannot be quoted on gets its error in place
-        of an answer, and holds up nobody. `foresee` is told the answers before they are on disc: what is to be
-        said of them can be prepared meanwhile, and said when this returns.
+        of an answer, and holds up nobody.
         """
         answers: list[Reserved | Exception] = []
-        with self._transaction() as connection:
+        with self._transaction(Phase.OFFERED) as connection:
             for ask in asks:
                 self._lapse(ask.now)
                 try:
@@ -135,7 +136,6 @@ class Ledger:
             made = [answer for answer in answers if not isinstance(answer, Exception)]
             _NEW_OFFERSET.run(connection, [offerset_columns(offerset) for offerset, _ in made])
             _NEW_SESSION.run(connection, [session_columns(row) for _, rows in made for row in rows])
-            foresee(made)
         return answers
 
     def offerset(self, uuid: UUID) -> Reserved | None:
@@ -198,7 +198,7 @@ class Ledger:
         self._lapse(now)
         if not self._lapsed:
             return 0
-        with self._transaction() as connection:
+        with self._transaction(Phase.EXPIRED) as connection:
             return self._expire(connection, now)
 
     def _lapse(self, now: datetime) -> None:
@@ -225,7 +225,7 @@ class Ledger:
 
         Raises IllegalChange where the session is no offer or its time is over.
         """
-        with self._transaction() as connection:
+        with self._transaction(Phase.ACCEPTED) as connection:
             self._expire(connection, now)
             row = self._the(connection, uuid)
             if row.phase is Phase.OFFERED:
@@ -250,7 +250,7 @@ class Ledger:
         self, uuid: UUID, now: datetime, allowed: Sequence[Phase], phase: Phase, note: Note, **columns: Any
     ) -> bool:
         """Move a session from one of the allowed phases to another; returns False where it is in none of them."""
-        with self._transaction() as connection:
+        with self._transaction(phase) as connection:
             row = self._the(connection, uuid)
             if row.phase not in allowed:
                 return False
@@ -264,12 +264,13 @@ class Ledger:
             self._record(connection, row, now, row.phase, note, **columns)
 
     @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
+    def _transaction(self, phase: Phase | None = None) -> Iterator[sa.Connection]:
+        """Write what brings sessions to this phase, or what leaves them where they are."""
         try:
-            with writing(self._engine) as (connection, written):
+            with writing(self._writer, waits=phase not in _PASSING) as written:
                 if written != self._revision + 1:
-                    self._load(connection)
-                yield connection
+                    self._load(self._writer)
+                yield self._writer
         except BaseException:
             self._revision = _UNKNOWN  # memory may have what the database has not
             raise
