@@ -465,7 +465,7 @@ def small_worlds(draw: st.DrawFn) -> tuple[PlannerConfig, Demand, list[Hold]]:
     )
     window = None if crowded else draw(st.none() | st.tuples(st.integers(-5, 40), st.integers(0, 40)))
     start = None if window is None else Interval(NINE + window[0] * STEP, NINE + sum(window) * STEP)
-    maximum = minimum + (Amount(8, 8, 8) if crowded else replace(amount(6), jobs=0))
+    maximum = minimum + (Amount(8, 8, 8) if crowded else amount(6)._replace(jobs=0))
     return config, Demand(minimum, maximum, draw(st.integers(1, 60)) * STEP, start), holds
 
 
@@ -492,7 +492,7 @@ def test_quotes_are_those_of_brute_force(world: tuple[PlannerConfig, Demand, lis
     if not asked.minimum.fits(limits) or not possible:
         assert not made.offers
         said = {reason.kind.rpartition(":")[2] for reason in made.reasons}
-        for name, at_most in zip(("cores", "memory", "disc"), limits.values, strict=False):
+        for name, at_most in zip(("cores", "memory", "disc"), limits, strict=False):
             resource = next(each for each in RESOURCES if each.startswith(name))
             wanted = getattr(asked.minimum, resource)
             assert (f"{name}-limit" in said) == (wanted > at_most)
@@ -505,7 +505,7 @@ def test_quotes_are_those_of_brute_force(world: tuple[PlannerConfig, Demand, lis
     expected = [(asked.minimum, possible[0][0])]
     if larger[0][0] != asked.minimum:
         expected.append(larger[0])
-    best = max(larger, key=lambda each: each[0].values)  # the earliest of equals
-    if best[0].values > larger[0][0].values:
+    best = max(larger, key=lambda each: each[0])  # the earliest of equals
+    if best[0] > larger[0][0]:
         expected.append(best)
     assert [(offer.amount, offer.start.start) for offer in made.offers] == expected

@@ -38,7 +38,7 @@ def within_allowance(config: PlannerConfig, client: str, made: Quote, outstandin
     if held == Amount():
         return made
     quota = Amount(config.quota.cores, config.quota.memory_gib, config.quota.disc_gb, config.limits.jobs)
-    limit = Amount(*(math.floor(value * share + 1e-9) for value in quota.values))
+    limit = Amount(*(math.floor(value * share + 1e-9) for value in quota))
     left = limit - held
     offers = tuple(offer for offer in made.offers if offer.amount.fits(left))
     if offers:

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict
 from datetime import datetime
 
 from planner_app import __version__
@@ -81,9 +80,9 @@ def use(config: PlannerConfig, snapshot: Snapshot, reservations: Iterable[Reserv
     quota = Amount(config.quota.cores, config.quota.memory_gib, config.quota.disc_gb, config.limits.jobs)
     nothing = Amount()
     return {
-        "in_use": asdict(used),
-        "reserved": asdict((held - used).most(nothing)),
-        "free": asdict((quota - held.most(used)).most(nothing)),
+        "in_use": used._asdict(),
+        "reserved": (held - used).most(nothing)._asdict(),
+        "free": (quota - held.most(used)).most(nothing)._asdict(),
         "ahead": ahead(holds, now),
     }
 
@@ -104,5 +103,5 @@ def ahead(holds: Iterable[Hold], now: datetime) -> list[Document]:
     taken, steps = Amount(), []
     for time in sorted(changes)[:MOST_STEPS]:
         taken += changes[time]
-        steps.append({"from": format_instant(time), **asdict(taken)})
+        steps.append({"from": format_instant(time), **taken._asdict()})
     return steps

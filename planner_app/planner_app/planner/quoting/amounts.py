@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Self
+from typing import NamedTuple
 from uuid import UUID
 
 from planner_app.execution_broker.models import Phase
@@ -19,16 +19,15 @@ RESOURCES = ("cores", "memory_gib", "disc_gb", "jobs")
 WORDS = {"cores": "cores", "memory_gib": "GiB of memory", "disc_gb": "GB of disc", "jobs": "jobs"}
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
-    """A share of a quota."""
+class Amount(NamedTuple):
+    """A share of a quota, in the order of RESOURCES. A tuple: each quote makes many, and the larger is the better."""
 
     cores: int = 0
     memory_gib: int = 0
     disc_gb: int = 0
     jobs: int = 0
 
-    def __add__(self, other: Self) -> "Amount":
+    def __add__(self, other: "Amount") -> "Amount":  # type: ignore[override]
         return Amount(
             self.cores + other.cores,
             self.memory_gib + other.memory_gib,
@@ -36,7 +35,7 @@ class Amount:
             self.jobs + other.jobs,
         )
 
-    def __sub__(self, other: Self) -> "Amount":
+    def __sub__(self, other: "Amount") -> "Amount":
         return Amount(
             self.cores - other.cores,
             self.memory_gib - other.memory_gib,
@@ -44,12 +43,7 @@ class Amount:
             self.jobs - other.jobs,
         )
 
-    @property
-    def values(self) -> tuple[int, int, int, int]:
-        """The numbers in the order of RESOURCES."""
-        return (self.cores, self.memory_gib, self.disc_gb, self.jobs)
-
-    def fits(self, room: Self) -> bool:
+    def fits(self, room: "Amount") -> bool:
         """Whether there is room for this."""
         return (
             self.cores <= room.cores
@@ -58,13 +52,13 @@ class Amount:
             and self.jobs <= room.jobs
         )
 
-    def least(self, other: Self) -> "Amount":
+    def least(self, other: "Amount") -> "Amount":
         """The smaller of each."""
-        return Amount(*map(min, self.values, other.values))
+        return Amount(*map(min, self, other))
 
-    def most(self, other: Self) -> "Amount":
+    def most(self, other: "Amount") -> "Amount":
         """The larger of each."""
-        return Amount(*map(max, self.values, other.values))
+        return Amount(*map(max, self, other))
 
 
 @dataclass(frozen=True, slots=True)

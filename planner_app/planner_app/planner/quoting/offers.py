@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from planner_app.execution_broker.times import Interval
@@ -68,11 +68,17 @@ class _Slots:
     duration: timedelta
     expires: datetime
     latest: datetime
+    spans: dict[datetime, Interval] = field(default_factory=dict)
+    seen: dict[datetime, Amount] = field(default_factory=dict)
+    """What was worked out for each start, which is looked at several times: what is reserved, and what is free."""
 
     def reserved(self, start: datetime) -> Interval:
         """What a job is kept from submission to release, in whole seconds: so there are fewer instants to look at."""
-        begins, ends = start - PREPARING, self.window(start).end + self.duration + RELEASING
-        return Interval(begins.replace(microsecond=0), (ends + _SECOND - _MOMENT).replace(microsecond=0))
+        if start not in self.spans:
+            begins, ends = start - PREPARING, self.window(start).end + self.duration + RELEASING
+            whole = Interval(begins.replace(microsecond=0), (ends + _SECOND - _MOMENT).replace(microsecond=0))
+            self.spans[start] = whole
+        return self.spans[start]
 
     def window(self, start: datetime) -> Interval:
         """When the job would start, accepted at once or at the last moment."""
@@ -86,19 +92,21 @@ class _Slots:
         """
         room = self.quota - amount
         while start <= self.latest:
+            if amount.fits(self.free(start)):
+                return start
             reserved = self.reserved(start)
             free_from = self.profile.blocked_until(room, reserved.start, reserved.end)
             if free_from is None:
                 return None
-            if free_from <= reserved.start:
-                return start
             start = _after(free_from)
         return None
 
     def free(self, start: datetime) -> Amount:
         """What is free for a job that starts then."""
-        reserved = self.reserved(start)
-        return self.quota - self.profile.most_held(reserved.start, reserved.end)
+        if start not in self.seen:
+            reserved = self.reserved(start)
+            self.seen[start] = self.quota - self.profile.most_held(reserved.start, reserved.end)
+        return self.seen[start]
 
     def starts(self, start: datetime) -> Sequence[datetime]:
         """Each start, from `start` on, that could be the best: itself, and where something was released."""
@@ -113,12 +121,12 @@ class _Slots:
     def largest(self, sizes: "_Sizes", start: datetime, than: Amount) -> tuple[Amount, datetime] | None:
         """Find the largest amount, larger than one, that some later start has room for, and the earliest such."""
         best: tuple[Amount, datetime] | None = None
-        starts = self.starts(start)
+        _, *starts = self.starts(start)
         for each, free in zip(starts, self.frees(starts, sizes.most), strict=True):
             if not sizes.minimum.fits(free):
                 continue
             amount = sizes.largest(free)
-            if amount.values > than.values:
+            if amount > than:
                 best, than = (amount, each), amount
                 if amount == sizes.most:
                     break

@@ -16,18 +16,19 @@ _EVER = datetime.min.replace(tzinfo=UTC)
 class Profile:
     """What is held from each instant at which it changes until the next.
 
-    One list of instants, and one of numbers for each resource: slices of them are added up and compared
-    without a step of Python for each.
+    One list of instants, and one of numbers for each resource: they are added up and compared without a step of
+    Python for each. Kept is by how much each instant changes what is held, so that a hold changes two numbers; what is
+    held is added up when somebody looks.
     """
 
-    __slots__ = ("_held", "_times")
+    __slots__ = ("_changes", "_held", "_times")
 
     def __init__(self, holds: Iterable[Hold] = ()) -> None:
         changes: dict[datetime, list[int]] = {_EVER: [0, 0, 0, 0]}
         for hold in holds:
             if hold.end is not None and hold.end <= hold.start:
                 continue
-            values = hold.amount.values
+            values = hold.amount
             begins = changes.setdefault(hold.start, [0, 0, 0, 0])
             for index, value in enumerate(values):
                 begins[index] += value
@@ -36,14 +37,15 @@ class Profile:
                 for index, value in enumerate(values):
                     ends[index] -= value
         self._times = sorted(changes)
-        columns = zip(*(changes[time] for time in self._times), strict=True)
-        self._held: list[list[int]] = [list(accumulate(column)) for column in columns]
+        self._changes = [list(column) for column in zip(*(changes[time] for time in self._times), strict=True)]
+        self._held: list[list[int]] | None = None
 
     def copy(self) -> "Profile":
         """The same, to be changed by itself."""
         other = Profile.__new__(Profile)
         other._times = self._times.copy()
-        other._held = [column.copy() for column in self._held]
+        other._changes = [column.copy() for column in self._changes]
+        other._held = None
         return other
 
     def __len__(self) -> int:
@@ -60,21 +62,28 @@ class Profile:
     def _change(self, hold: Hold, sign: int) -> None:
         if hold.end is not None and hold.end <= hold.start:
             return
+        self._held = None
         first = self._at(hold.start)
-        after = len(self._times) if hold.end is None else self._at(hold.end)
-        for column, value in zip(self._held, hold.amount.values, strict=True):
-            if value:
-                more = sign * value
-                column[first:after] = [held + more for held in column[first:after]]
+        after = None if hold.end is None else self._at(hold.end)
+        for column, value in zip(self._changes, hold.amount, strict=True):
+            column[first] += sign * value
+            if after is not None:
+                column[after] -= sign * value
 
     def _at(self, time: datetime) -> int:
         """The index of an instant, which is put in where it is not there."""
         index = bisect_left(self._times, time)
         if index == len(self._times) or self._times[index] != time:
             self._times.insert(index, time)
-            for column in self._held:
-                column.insert(index, column[index - 1])
+            for column in self._changes:
+                column.insert(index, 0)
         return index
+
+    def _columns(self) -> list[list[int]]:
+        """What is held of each resource from each instant on."""
+        if self._held is None:
+            self._held = [list(accumulate(column)) for column in self._changes]
+        return self._held
 
     def _segments(self, start: datetime, end: datetime) -> tuple[int, int]:
         first = max(bisect_right(self._times, start) - 1, 0)
@@ -83,7 +92,7 @@ class Profile:
     def most_held(self, start: datetime, end: datetime) -> Amount:
         """The most of each that is held at some time from `start` until before `end`."""
         first, after = self._segments(start, end)
-        return Amount(*[max(column[first:after]) for column in self._held])
+        return Amount(*[max(column[first:after]) for column in self._columns()])
 
     def blocked_until(self, room: Amount, start: datetime, end: datetime) -> datetime | None:
         """When the last time between `start` and `end` at which more than `room` is held is over.
@@ -92,7 +101,7 @@ class Profile:
         """
         first, after = self._segments(start, end)
         last = -1
-        for column, most in zip(self._held, room.values, strict=True):
+        for column, most in zip(self._columns(), room, strict=True):
             part = column[first:after]
             if max(part) > most:
                 last = max(last, max(index for index, held in enumerate(part, first) if held > most))
@@ -112,10 +121,10 @@ class Profile:
         if not spans:
             return
         start, end = self._segments(spans[0][0], spans[-1][1])
-        most = [max(column[start:end]) for column in self._held]
-        tight = [index for index, limit in enumerate(room.values) if most[index] > limit]
+        most = [max(column[start:end]) for column in self._columns()]
+        tight = [index for index, limit in enumerate(room) if most[index] > limit]
         # Of what was seen, those that nothing later and larger hides: the first of them is the largest.
-        windows = [(index, self._held[index], deque[int]()) for index in tight]
+        windows = [(index, self._columns()[index], deque[int]()) for index in tight]
         for span in spans[:_FEW]:
             first, after = self._segments(*span)
             for resource, column, _ in windows:

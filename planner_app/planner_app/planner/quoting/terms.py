@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from planner_app.execution_broker.times import Interval
 from planner_app.planner.config import PlannerConfig
@@ -69,7 +70,12 @@ class Quote:
 
 def cost_of(price: float, cores: int, duration: timedelta) -> float:
     """What so many cores cost for so long, the price being per core-hour."""
-    return round(price * cores * (duration / timedelta(hours=1)), 9)
+    return round(price * cores * _hours(duration), 9)
+
+
+@lru_cache(64)
+def _hours(duration: timedelta) -> float:
+    return duration / timedelta(hours=1)
 
 
 def refusal(config: PlannerConfig, kind: str, template: str, /, **values: object) -> Reason:
