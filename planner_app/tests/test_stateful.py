@@ -276,7 +276,7 @@ class Planner(RuleBasedStateMachine):
     def kill(self) -> None:
         """The planner is gone at once and a new one finds what is in the ledger."""
         self.run(self.planner.client.aclose())
-        self.planner.lifecycle._thread.shutdown()
+        self.planner.lifecycle._thread.stop()
         self.planner.lifecycle.ledger.close()
         self.planner = FakePlanner(self.directory, self.platform)
 

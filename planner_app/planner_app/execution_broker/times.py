@@ -80,6 +80,7 @@ def parse_instant(text: str) -> datetime:
         raise ValueError("is outside the years 1 to 9999") from None
 
 
+@lru_cache(256)
 def format_instant(instant: datetime) -> str:
     """Write an instant in UTC, with as many decimals of a second as it has."""
     if instant.tzinfo is not UTC:

@@ -8,7 +8,6 @@ is live the loop sleeps.
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -27,6 +26,7 @@ from planner_app.planner.quoting import Demand
 from planner_app.planner.staging import Download, Stager, Unfetchable, discard, downloads_of
 from planner_app.planner.starts import Starts
 from planner_app.planner.steps import Step, job_of, next_step, outcome_of, program_document
+from planner_app.planner.thread import OneThread
 from planner_app.platforms.protocol import JobSpec, JobStatus, Platform, PlatformDown, Snapshot, SubmissionRefused
 
 __all__ = ["Lifecycle", "now_utc", "program_document"]
@@ -69,7 +69,7 @@ class Lifecycle:
         self._starts = Starts(platform, clock)
         self._stager = Stager(config.staging)
         # One thread: the ledger is written by one at a time, and the loop never waits for a disc.
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
+        self._thread = OneThread("ledger")
         self._wake = asyncio.Event()
         self._sleeps_until: datetime | None = None
         self._busy: dict[UUID, asyncio.Task[None]] = {}
@@ -87,8 +87,7 @@ class Lifecycle:
 
     async def in_thread(self, call: Callable[..., _T], *arguments: Any, **named: Any) -> _T:
         """Call the ledger without holding up everybody else."""
-        loop = asyncio.get_running_loop()
-        done = await loop.run_in_executor(self._thread, lambda: call(*arguments, **named))
+        done = await self._thread.call(call, *arguments, **named)
         if self.ledger.wants_checkpoint and (self._checkpoint is None or self._checkpoint.done()):
             self._checkpoint = asyncio.create_task(self._take_over(), name="checkpoint")
         return done
@@ -129,7 +128,7 @@ class Lifecycle:
         await self.observer.stop()
         if self._checkpoint is not None:
             await self._checkpoint
-        self._thread.shutdown()
+        self._thread.stop()
         self.ledger.close()
 
     async def snapshot(self, max_age: timedelta) -> Snapshot:
