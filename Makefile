@@ -1,12 +1,18 @@
 # Each target is one or two commands that can be typed by hand; the work is in tools/, site.yml and playbooks/.
 # ARGS goes to ansible-playbook: make testbed ARGS="-e testbed_name=other"
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 ARGS ?=
+# How many parts of `make test` run beside one another: the longest, on the testbed, mostly waits for jobs and restarts.
+LANES ?= 2
+PARTS := test-testbed test-programs test-openstack test-large
+# Lines of parts that run at the same time say whose they are.
+said_by = 2>&1 | sed -u 's/^/$(1): /'
 # Apart, since modules of Ansible are no package and may be namesakes.
 TYPED := planner_app/planner_app tools $(patsubst %,roles/common/%,module_utils filter_plugins library action_plugins callback_plugins inventory_plugins)
 .DEFAULT_GOAL := help
-.PHONY: help host env testbed check lint types unit test teardown clean-cache
+.PHONY: help host env testbed check lint types unit test $(PARTS) teardown clean-cache
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,10 +43,17 @@ unit:
 
 test: host check ## all tests, on a real testbed of their own
 	@tools/prepare-host tests/host-packages.txt
-	pytest -q tests/image tests/browser
-	molecule test -s testbed
-	molecule test -s large
-	molecule test -s openstack
+	@$(MAKE) --no-print-directory -j$(LANES) $(PARTS)
+
+test-testbed:
+	molecule test -s testbed $(call said_by,testbed)
+
+# The others leave the processor to it where there is not enough for both.
+test-programs:
+	nice pytest -q tests/image tests/browser $(call said_by,programs)
+
+test-openstack test-large: test-%:
+	nice molecule test -s $* $(call said_by,$*)
 
 teardown: env ## remove the testbed (CONFIRM=yes answers the question)
 	ansible-playbook playbooks/teardown.yml $(if $(CONFIRM),-e confirm=$(CONFIRM)) $(ARGS)
