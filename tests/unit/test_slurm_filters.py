@@ -56,3 +56,15 @@ def test_missing_packages() -> None:
         "mariadb-server",
         "new",
     ]
+
+
+def test_accounts_and_users_are_those_of_one_cluster() -> None:
+    amounts = {"quota": "desktop", "limits": {"cores": 1, "memory_gib": 2, "walltime": "PT1H", "jobs": 3}}
+    virtual = [{"name": name, "physical_platform": on, "uid": 1, **amounts} for name, on in (("a", "x"), ("b", "y"))]
+    physical = {"x": {"kind": "slurm", "disc_tres": ""}, "y": {"kind": "slurm"}}
+    filters = slurm.FilterModule().filters()
+    [account] = filters["slurm_account_list"](virtual, physical, SIZES, "x", 5)
+    assert (account["name"], account["limits"]["MaxWall"]) == ("a", 60)
+    assert account["limits"]["GrpTRES"] == {"cpu": 4, "mem": 16384}
+    [user] = filters["slurm_account_users"](virtual, physical, SIZES, "y", "/jobs")
+    assert user == {"name": "b", "uid": 1, "home": "/jobs/b"}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +11,18 @@ import ansible.module_utils
 # Ansible gives modules the path of module_utils in ansible.cfg, but not the plugins that run on the controller.
 ansible.module_utils.__path__.append(str(Path(__file__).parents[1] / "module_utils"))
 
+from ansible.module_utils.plain_values import on_plain  # noqa: E402
 from ansible.module_utils.platforms import faults, resolve  # noqa: E402
 from ansible.module_utils.site_inventory import site_faults, site_platforms, told  # noqa: E402
 
 
-def plain(value: Any) -> Any:
-    """Copy what Ansible hands over into plain dictionaries and lists.
-
-    Ansible looks for templates at each access to a variable; with hundreds of platforms, each looked at many times,
-    that takes seconds.
-    """
-    if isinstance(value, Mapping):
-        return {key: plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    return value
-
-
-def on_plain(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a function have plain values."""
-
-    @functools.wraps(function)
-    def called(*arguments: Any) -> Any:
-        return function(*(plain(each) for each in arguments))
-
-    return called
+def names(platforms: Iterable[Mapping[str, Any]], cluster: str, planned: bool = False) -> list[str]:
+    """Name the virtual platforms of a physical platform; with `planned` those alone that have a planner."""
+    return [
+        platform["name"]
+        for platform in platforms
+        if platform["physical_platform"] == cluster and (not planned or platform.get("planner", True))
+    ]
 
 
 class FilterModule:
@@ -47,6 +33,7 @@ class FilterModule:
         return {
             "resolved_platforms": on_plain(resolve),
             "inventory_faults": on_plain(faults),
+            "platform_names": names,
             "site_faults": site_faults,
             "site_platforms": site_platforms,
             "site_told": told,

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import ansible.module_utils
+
+# Ansible gives modules the path of module_utils in ansible.cfg, but not the plugins that run on the controller.
+ansible.module_utils.__path__.append(str(Path(__file__).parents[1] / "module_utils"))
+
+from ansible.module_utils.plain_values import of_cluster  # noqa: E402
 
 # slurmd's usual port is 6818; virtual nodes share an address and differ by port.
 FIRST_PORT = 17001
@@ -103,6 +111,6 @@ class FilterModule:
         return {
             "slurm_virtual_nodes": virtual_nodes,
             "slurm_node_units": node_units,
-            "slurm_account_list": account_list,
-            "slurm_account_users": account_users,
+            "slurm_account_list": of_cluster(account_list),
+            "slurm_account_users": of_cluster(account_users),
         }
