@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,45 +28,6 @@ bundle = load("planner_app_bundle", "planner_app_bundle")
 
 SLURM: dict[str, Any] = {"name": "slurm-account-001", "uid": 20001, "kind": "slurm", "planner": True}
 KUBERNETES: dict[str, Any] = {"name": "k8s-namespace-001", "uid": 20101, "kind": "kubernetes", "planner": True}
-
-
-def found(path: str, mode: str = "0700", uid: int = 20009, isdir: bool = True) -> dict[str, Any]:
-    """An entry of what the module `find` gives."""
-    return {"path": path, "mode": mode, "uid": uid, "gid": uid, "isdir": isdir}
-
-
-def leavings(*entries: dict[str, Any], platforms: Sequence[dict[str, Any]] = (SLURM, KUBERNETES)) -> dict[str, Any]:
-    left: dict[str, Any] = planner.leavings(entries, platforms, "/etc/p", "/var/p", "/jobs", "/var/p/.drained")
-    return left
-
-
-def test_what_left_the_list_is_found() -> None:
-    left = leavings(
-        found("/etc/p/old.tokens", "0640", 0, False),
-        found("/etc/p/slurm-account-001.tokens", "0640", 0, False),
-        found("/etc/p/other.yml", "0640", 0, False),
-        found("/var/p/old"),
-        found("/var/p/slurm-account-001"),
-        found("/jobs/older"),
-        found("/var/p/.drained/old.json", "0644", 0, False),
-        found("/var/p/.drained/slurm-account-001.json", "0644", 0, False),
-    )
-    assert left == {
-        "planners": ["old"],
-        "directories": ["/jobs/older", "/var/p/old"],
-        "drained": ["slurm-account-001"],
-    }
-
-
-def test_a_planner_that_is_switched_off_leaves_and_its_ledger_stays() -> None:
-    entries = found("/etc/p/slurm-account-001.tokens", "0640", 0, False), found("/var/p/slurm-account-001")
-    left = leavings(*entries, platforms=[SLURM | {"planner": False}])
-    assert left == {"planners": ["slurm-account-001"], "directories": [], "drained": []}
-
-
-def test_what_somebody_else_keeps_there_stays() -> None:
-    entries = found("/jobs/shared", "0755"), found("/jobs/lost", uid=0), found("/jobs/file", isdir=False)
-    assert leavings(*entries) == {"planners": [], "directories": [], "drained": []}
 
 
 def test_the_files_of_a_planner_go_and_that_of_its_tokens_last() -> None:

@@ -20,21 +20,9 @@ def job_directories(platforms: Iterable[Mapping[str, Any]], root: str) -> list[d
     ]
 
 
-def without_directory(
-    platforms: Iterable[Mapping[str, Any]], found: Iterable[Mapping[str, Any]], root: str
-) -> list[str]:
-    """Name the platforms whose directory is missing or another's, from what the module `find` saw in `root`."""
-    there = {each["path"]: (each["isdir"], each["mode"], each["uid"], each["gid"]) for each in found}
-    return [
-        platform["name"]
-        for platform in platforms
-        if there.get(f"{root}/{platform['name']}") != (True, "0700", platform["uid"], platform["uid"])
-    ]
-
-
 class FilterModule:
     """What Ansible asks for."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Name the filters of this file."""
-        return {"job_directories": job_directories, "without_job_directory": without_directory}
+        return {"job_directories": job_directories}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 UNIT = "/etc/systemd/system/planner@.service"
@@ -12,57 +11,19 @@ SUFFIXES = (".yml", ".tokens", ".kubernetes.json")
 
 
 def users(platforms: Iterable[Mapping[str, Any]], state_directory: str) -> list[dict[str, Any]]:
-    """Give the unix users of the platforms, for roles/common/tasks/platform_users.yml."""
+    """Give the unix users of the platforms, for the module `platform_users`."""
     return [
         {"name": platform["name"], "uid": platform["uid"], "home": f"{state_directory}/{platform['name']}"}
         for platform in platforms
     ]
 
 
-def leavings(
-    found: Iterable[Mapping[str, Any]],
-    platforms: Sequence[Mapping[str, Any]],
-    configuration: str,
-    state: str,
-    jobs: str,
-    drained: str,
-) -> dict[str, list[str]]:
-    """Tell what a machine has of platforms that left the list, or whose planner was switched off in it.
-
-    Also which of the others are drained, since that may be because they had left the list and are back.
-
-    Args:
-        found: what lies in the three directories, as the module `find` gives it.
-        platforms: the resolved list of all virtual platforms.
-        configuration: where the planners' files lie.
-        state: where their ledgers lie.
-        jobs: where the directories of their jobs lie.
-        drained: where the files lie that say which are drained.
-
-    Returns:
-        Names of the planners that must go, paths of the directories that nothing uses any more, and names of listed
-        planners that are drained.
-    """
-    names = {platform["name"] for platform in platforms}
-    planned = {platform["name"] for platform in platforms if platform["planner"]}
-    planners: set[str] = set()
-    directories: set[str] = set()
-    stopped: set[str] = set()
-    for each in found:
-        path = PurePosixPath(each["path"])
-        where = str(path.parent)
-        if where == configuration and path.suffix == ".tokens":
-            planners |= {path.stem} - planned
-        elif where == drained and path.suffix == ".json":
-            stopped |= {path.stem} & planned
-        elif where in (state, jobs) and path.name not in names and _own(each):
-            directories.add(str(path))
-    return {"planners": sorted(planners), "directories": sorted(directories), "drained": sorted(stopped)}
-
-
-def _own(found: Mapping[str, Any]) -> bool:
-    """Whether it is a directory as a platform's user has it, and not what somebody else keeps there."""
-    return bool(found["isdir"] and found["mode"] == "0700" and found["uid"] == found["gid"] != 0)
+def listed(platforms: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Give what the module `planner_leavings` needs of the inventory's list."""
+    return [
+        {"name": platform["name"], "uid": platform["uid"], "planner": platform.get("planner", True)}
+        for platform in platforms
+    ]
 
 
 def files(
@@ -136,7 +97,7 @@ class FilterModule:
         return {
             "planner_absent": absent,
             "planner_files": files,
-            "planner_leavings": leavings,
+            "planner_listed": listed,
             "planner_files_left": files_left,
             "planner_units": units,
             "planner_units_left": units_left,
