@@ -10,7 +10,7 @@ PARTS := test-testbed test-programs test-openstack test-large
 # Lines of parts that run at the same time say whose they are.
 said_by = 2>&1 | sed -u 's/^/$(1): /'
 # Apart, since modules of Ansible are no package and may be namesakes.
-TYPED := planner_app/planner_app tools $(patsubst %,roles/common/%,module_utils filter_plugins library action_plugins callback_plugins inventory_plugins)
+TYPED := planner_app/planner_app tools $(patsubst %,roles/common/%,module_utils filter_plugins library action_plugins callback_plugins inventory_plugins lookup_plugins)
 .DEFAULT_GOAL := help
 .PHONY: help host env testbed check lint types unit test $(PARTS) teardown clean-cache
 
