@@ -88,6 +88,9 @@ class Bench:
         quota = {"instances": count, "cores": 4 * count, "ram": 16384 * count, "server_group_members": count}
         project = admin.identity.find_project("lab").id
         admin.compute.put(f"/os-quota-sets/{project}", json={"quota_set": quota}).raise_for_status()
+        # A disc for each, and for some what outlives them.
+        volumes = {"volumes": 2 * count, "gigabytes": 600 * count}
+        admin.block_storage.put(f"/os-quota-sets/{project}", json={"quota_set": volumes}).raise_for_status()
 
     def run(self, playbook: str, count: int, *arguments: str) -> Run:
         """Run a playbook for so many machines.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from cloud_machines import CHECKS, PREFIX, cloud_faults
+from cloud_machines import CHECKS, PREFIX, cloud_faults, machine_state
 
 PROJECT = Path(__file__).parents[2]
 SIZES = {"desktop": {}, "desktop-x2": {}}
@@ -33,6 +34,7 @@ def test_nothing_is_said_of_the_roles_own_defaults_and_of_the_example() -> None:
     defaults = yaml.safe_load((PROJECT / "roles/openstack_machines/defaults/main.yml").read_text())
     example = yaml.safe_load((PROJECT / "inventories/openstack/group_vars/all/main.yml").read_text())
     said = {name.removeprefix(PREFIX): value for name, value in (defaults | example).items() if name.startswith(PREFIX)}
+    said["state"] = state_of_the_role()
     assert (
         faults(
             **said
@@ -40,6 +42,47 @@ def test_nothing_is_said_of_the_roles_own_defaults_and_of_the_example() -> None:
         )
         == []
     )
+
+
+def state_of_the_role() -> dict[str, Any]:
+    """What the role keeps for machines of each group, as an inventory with NFS has it."""
+    state: dict[str, Any] = yaml.safe_load((PROJECT / "roles/openstack_machines/defaults/main.yml").read_text())[
+        f"{PREFIX}state"
+    ]
+    state["kubernetes_nodes"]["paths"]["mongodb"] = "/var/lib/caesar-mongodb"
+    state["storage_servers"]["paths"]["storage"] = "/mnt/storage"
+    return state
+
+
+@pytest.mark.parametrize("example", ["local", "local-large"])
+def test_a_machine_on_a_cloud_keeps_what_one_on_this_host_does(example: str) -> None:
+    """One list: what has a volume of podman here has a place on the volume there."""
+    children = yaml.safe_load((PROJECT / f"inventories/{example}/hosts.yml").read_text())["all"]["children"]
+    file = {
+        "local": "roles/local_machines/defaults/main.yml",
+        "local-large": "inventories/local-large/group_vars/all/platforms.yml",
+    }
+    definitions = yaml.safe_load((PROJECT / file[example]).read_text())["local_machines_definitions"]
+    for name, machine in definitions.items():
+        groups = [group for group, described in children.items() if name in described["hosts"]]
+        here = {short: path for short, path in machine["volumes"].items() if short != "storage"}
+        there = machine_state(state_of_the_role(), groups)["paths"]
+        assert here.items() <= there.items(), name
+        # Of these a control plane has one, and the database's files are on the podman volume here.
+        assert there.keys() - here.keys() <= {"etcd", "mongodb"}, name
+
+
+def test_sizes_of_a_machines_groups_add_up_unless_it_has_its_own() -> None:
+    state = state_of_the_role()
+    groups = ["planners", "storage_servers", "voters", "openstack_machines"]
+    assert machine_state(state, groups) == {
+        "size_gb": 210,
+        "paths": {"planners": "/var/lib/caesar-planner", "voter": "/var/lib/caesar-voter", "storage": "/mnt/storage"},
+    }
+    assert machine_state(state, groups, 500)["size_gb"] == 500
+    assert machine_state(state, ["slurm_nodes"], 500) == {"size_gb": 0, "paths": {}}
+    state["storage_servers"]["paths"]["storage"] = ""
+    assert machine_state(state, groups)["size_gb"] == 10
 
 
 def test_every_variable_of_the_role_is_looked_at() -> None:
@@ -91,6 +134,26 @@ def test_every_variable_of_the_role_is_looked_at() -> None:
             {"policy": "anti-affinity", "apart": ["planners", "kubernetes_nodes"]},
             "machine planner is in planners and kubernetes_nodes, and a cloud keeps it apart from the machines of one",
         ),
+        ({"state": []}, "openstack_machines_state is []: give what outlives machines by group"),
+        (
+            {"state": {"slurm_node": {"size_gb": 1, "paths": {}}}},
+            "openstack_machines_state.slurm_node: that is no group",
+        ),
+        ({"state": {"planners": {"size_gb": 5}}}, "give size_gb and paths"),
+        ({"state": {"planners": {"size_gb": 0, "paths": {}}}}, "planners.size_gb is 0: give whole gigabytes"),
+        ({"state": {"planners": {"size_gb": 5, "paths": {"../x": "/x"}}}}, "'../x' is a directory on the volume"),
+        (
+            {"state": {"planners": {"size_gb": 5, "paths": {"x": "var"}}}},
+            "planners.paths.x is 'var': give an absolute path",
+        ),
+        (
+            {"state": {one: {"size_gb": 5, "paths": {"x": f"/{one}"}} for one in ("planners", "voters")}},
+            "openstack_machines_state.voters.paths.x is /voters, and another group has /planners under that name",
+        ),
+        ({"state_root": "state"}, "openstack_machines_state_root is 'state': give an absolute path"),
+        ({"state_other_release": 13}, "openstack_machines_state_other_release is 13: give true or false"),
+        ({"hostvars": {"slurm": {"openstack_state_gb": "big"}}}, "machine slurm: openstack_state_gb is 'big'"),
+        ({"hostvars": {"slurm": {"openstack_state_device": "vdb"}}}, "machine slurm: openstack_state_device is 'vdb'"),
         ({"timeout": "soon"}, "openstack_machines_timeout is 'soon': give whole seconds"),
         ({"timeout": 0}, "openstack_machines_timeout is 0"),
         ({"rebuild": "slurm"}, "openstack_machines_rebuild is 'slurm': give a list of machines, as [planner]"),

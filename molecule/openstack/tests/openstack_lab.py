@@ -50,7 +50,7 @@ class Lab:
     """The control plane and a state directory."""
 
     directory: Path
-    state: Path
+    handles: Path
     member: openstack.connection.Connection
     admin: openstack.connection.Connection
 
@@ -58,7 +58,7 @@ class Lab:
         chosen = any(one.startswith("--inventory") for one in arguments)
         variables = {
             "testbed_name": TESTBED,
-            "testbed_state_dir": str(self.state),
+            "testbed_state_dir": str(self.handles),
             "openstack_machines_cloud": "member",
             "openstack_machines_ssh_from": ["192.0.2.0/24"],
             # Nothing boots.
@@ -130,12 +130,31 @@ class Lab:
         return {server["metadata"].get("caesar-machine", server["name"]): server for server in found}
 
     def volumes(self) -> dict[str, dict[str, Any]]:
-        """Volumes of the project by the machine that they belong to, or else by their id."""
+        """Volumes of the project that are no machine's state, by the machine that has them, or else by their id."""
         names = {server["id"]: name for name, server in self.servers().items()}
-        found = self.member.block_storage.get("/volumes/detail").json()["volumes"]
         return {
-            next((names[one["server_id"]] for one in volume["attachments"]), volume["id"]): volume for volume in found
+            next((names[one["server_id"]] for one in volume["attachments"]), volume["id"]): volume
+            for volume in self._all_volumes()
+            if "caesar-testbed" not in volume["metadata"]
         }
+
+    def state(self) -> dict[str, dict[str, Any]]:
+        """Volumes of the machines' state, by machine."""
+        found = [volume for volume in self._all_volumes() if volume["metadata"].get("caesar-testbed") == TESTBED]
+        assert len({volume["metadata"]["caesar-machine"] for volume in found}) == len(found)
+        return {volume["metadata"]["caesar-machine"]: volume for volume in found}
+
+    def held(self) -> dict[str, tuple[str, str, list[str]]]:
+        """Of the volumes of state: id, status, and who has them."""
+        names = {server["id"]: name for name, server in self.servers().items()}
+        return {
+            name: (one["id"], one["status"], [names.get(a["server_id"], a["server_id"]) for a in one["attachments"]])
+            for name, one in self.state().items()
+        }
+
+    def _all_volumes(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.member.block_storage.get("/volumes/detail").json()["volumes"]
+        return found
 
     def usage(self) -> dict[str, int]:
         """What the project uses of its limits."""

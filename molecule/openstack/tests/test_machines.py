@@ -6,6 +6,8 @@ import base64
 import json
 import re
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,9 +33,18 @@ def set_quota(lab: Lab, project: str, **limits: int) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def set_volume_quota(lab: Lab, project: str, gigabytes: int) -> None:
+def set_volume_quota(lab: Lab, project: str, gigabytes: int, volumes: int = 60) -> None:
     path = f"/os-quota-sets/{project}"
-    lab.admin.block_storage.put(path, json={"quota_set": {"gigabytes": gigabytes}}).raise_for_status()
+    quota = {"gigabytes": gigabytes, "volumes": volumes}
+    lab.admin.block_storage.put(path, json={"quota_set": quota}).raise_for_status()
+
+
+def wait_until(there: Callable[[], bool]) -> None:
+    """Wait for what the cloud does behind its answer."""
+    end = time.monotonic() + 120
+    while not there():
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
 
 def wanted(**variables: object) -> str:
@@ -52,21 +63,22 @@ def test_a_wrong_inventory_is_said_before_the_cloud_is_asked(lab: Lab) -> None:
 
 def test_what_is_too_much_is_refused_before_anything_is_made(lab: Lab, before: dict[str, int]) -> None:
     set_quota(lab, lab.member.current_project_id, cores=8, instances=3)
-    set_volume_quota(lab, lab.member.current_project_id, 1000)
+    set_volume_quota(lab, lab.member.current_project_id, 1000, 7)
     run = lab.run("machines", wanted(image="debain-12", external_network="publik"))
     set_quota(lab, lab.member.current_project_id, cores=240, instances=60)
     set_volume_quota(lab, lab.member.current_project_id, 60000)
     assert run.returncode != 0
     assert "instances: 5 needed, 3 left of 3, short by 2" in run.stdout
     assert "cores: 40 needed, 8 left of 8, short by 32" in run.stdout
-    assert "volume gigabytes: 2524 needed, 1000 left of 1000, short by 1524" in run.stdout
+    assert "volume gigabytes: 2804 needed, 1000 left of 1000, short by 1804" in run.stdout
+    assert "volumes: 8 needed, 7 left of 7, short by 1" in run.stdout
     assert "there is no image debain-12 (openstack_machines_image); those that are: debian-12" in run.stdout
     assert (
         "no network publik to the outside (openstack_machines_external_network); those that are: public" in run.stdout
     )
-    assert "5 things stand in the way" in run.stdout
+    assert "6 things stand in the way" in run.stdout
     assert lab.writes() == []
-    assert not lab.state.exists()
+    assert not lab.handles.exists()
     assert lab.usage() == before
 
 
@@ -74,9 +86,10 @@ def test_check_says_what_would_be_made_and_makes_nothing(lab: Lab, before: dict[
     run = lab.run("machines", "--check", "--diff")
     assert run.returncode == 0, run.stdout
     assert "create server slurm" in run.stdout
+    assert "create volume slurm: its state has none" in run.stdout
     assert run.changed == 1
     assert lab.writes() == []
-    assert not lab.state.exists()
+    assert not lab.handles.exists()
 
 
 def test_machines_that_cannot_be_apart_are_told_and_leave_nothing(
@@ -106,7 +119,7 @@ def test_machines_that_cannot_be_apart_are_told_and_leave_nothing(
     assert lab.usage() == before
     assert list(lab.member.compute.keypairs()) == []
     assert list(lab.member.compute.server_groups()) == []
-    assert not lab.state.exists()
+    assert not lab.handles.exists()
 
 
 def test_a_run_that_is_killed_is_finished_by_the_next(lab: Lab, before: dict[str, int]) -> None:
@@ -141,6 +154,20 @@ def test_each_machine_boots_from_a_volume_of_its_size(lab: Lab) -> None:
         assert (volumes[name]["status"], volumes[name]["bootable"]) == ("in-use", "true")
 
 
+def test_each_machine_that_keeps_state_has_a_volume_for_it_that_outlives_it(lab: Lab) -> None:
+    sizes = {name: volume["size"] for name, volume in lab.state().items()}
+    assert sizes == {"planner": 210, "slurm": 20, "kube": 50}
+    assert {name: held[1:] for name, held in lab.held().items()} == {name: ("in-use", [name]) for name in sizes}
+    for name, server in lab.servers().items():
+        stays = {one["id"]: not one["delete_on_termination"] for one in server["os-extended-volumes:volumes_attached"]}
+        assert [ident for ident, kept in stays.items() if kept] == ([lab.state()[name]["id"]] if name in sizes else [])
+    # By this the machine knows its disc.
+    written = json.loads((lab.handles / "machines.json").read_text())["machines"]
+    assert {name: one.get("volume") for name, one in written.items()} == {
+        name: lab.held().get(name, (None,))[0] for name in MACHINES
+    }
+
+
 def test_the_second_run_changes_and_writes_nothing(lab: Lab) -> None:
     seen = len(lab.writes())
     run = lab.run("machines")
@@ -169,21 +196,21 @@ def test_ports_have_only_the_security_groups_of_their_parts(lab: Lab) -> None:
 
 
 def test_the_operators_files_lead_through_the_entry_machine(lab: Lab) -> None:
-    handles = json.loads((lab.state / "machines.json").read_text())
+    handles = json.loads((lab.handles / "machines.json").read_text())
     assert set(handles["machines"]) == MACHINES
     [address] = lab.member.network.ips()
     assert handles["entry"] == address.floating_ip_address
     shown = subprocess.run(
-        ["ssh", "-G", "-F", lab.state / "ssh_config", "slurm"], capture_output=True, text=True, check=True
+        ["ssh", "-G", "-F", lab.handles / "ssh_config", "slurm"], capture_output=True, text=True, check=True
     ).stdout
     assert f"hostname {handles['machines']['slurm']['address']}" in shown
     assert "-W [%h]:%p planner" in shown or "-W %h:%p planner" in shown
     assert "stricthostkeychecking true" in shown
-    assert (lab.state / "secrets/ssh_ed25519").stat().st_mode & 0o077 == 0
+    assert (lab.handles / "secrets/ssh_ed25519").stat().st_mode & 0o077 == 0
 
 
 def test_host_keys_known_here_are_those_the_machines_were_given(lab: Lab) -> None:
-    known = dict(line.split(" ", 1) for line in (lab.state / "known_hosts").read_text().splitlines())
+    known = dict(line.split(" ", 1) for line in (lab.handles / "known_hosts").read_text().splitlines())
     for name, server in lab.servers().items():
         shown = lab.admin.compute.get(f"/servers/{server['id']}", microversion="2.64").json()["server"]
         given = yaml.safe_load(base64.b64decode(shown["OS-EXT-SRV-ATTR:user_data"]))["ssh_keys"]
@@ -221,7 +248,7 @@ def test_the_inventory_has_the_servers_in_their_groups(lab: Lab) -> None:
 
 def test_a_machine_is_installed_anew_in_its_place_and_no_other(lab: Lab) -> None:
     servers, volumes, seen = lab.servers(), lab.volumes(), len(lab.writes())
-    known = dict(line.split(" ", 1) for line in (lab.state / "known_hosts").read_text().splitlines())
+    known = dict(line.split(" ", 1) for line in (lab.handles / "known_hosts").read_text().splitlines())
     check = lab.run("machines", wanted(rebuild=["compute2"]), "--check", "--diff")
     assert "rebuild server compute2: it was asked for" in check.stdout
     assert lab.writes()[seen:] == []
@@ -237,18 +264,59 @@ def test_a_machine_is_installed_anew_in_its_place_and_no_other(lab: Lab) -> None
     }
     # The image was written to the boot volume: cinder says from which.
     assert lab.volumes()["compute2"]["updated_at"] > volumes["compute2"]["updated_at"]
-    now = dict(line.split(" ", 1) for line in (lab.state / "known_hosts").read_text().splitlines())
+    now = dict(line.split(" ", 1) for line in (lab.handles / "known_hosts").read_text().splitlines())
     assert {name for name in known if known[name] != now[name]} == {f"{TESTBED}-compute2"}
     assert now[f"{TESTBED}-compute2"] == after["compute2"]["metadata"]["caesar-host-key"]
     assert lab.run("machines").changed == 0
 
 
+def test_a_volume_of_state_that_was_taken_away_comes_back_and_is_never_made_twice(lab: Lab) -> None:
+    """Detached from one machine, and attached to a stranger of another testbed in place of a second machine."""
+    held, slurm = lab.held(), lab.servers()["slurm"]["id"]
+    taken = f"/servers/{slurm}/os-volume_attachments/{held['slurm'][0]}"
+    lab.member.compute.delete(taken).raise_for_status()
+    wait_until(lambda: lab.held()["slurm"][1] == "available")
+    check = lab.run("machines", "--check", "--diff")
+    assert "attach volume slurm: its state is to lie on it" in check.stdout
+    seen = len(lab.writes())
+    run = lab.run("machines")
+    assert (run.returncode, run.changed) == (0, 1), run.stdout
+    assert lab.writes()[seen:] == [f"POST /servers/{slurm}/os-volume_attachments"]
+    assert lab.held() == held
+
+    lab.member.compute.delete(taken).raise_for_status()
+    wait_until(lambda: lab.held()["slurm"][1] == "available")
+    compute = lab.servers()["compute1"]["id"]
+    body = {"volumeAttachment": {"volumeId": held["slurm"][0]}}
+    lab.member.compute.post(f"/servers/{compute}/os-volume_attachments", json=body).raise_for_status()
+    wait_until(lambda: lab.held()["slurm"][1:] == ("in-use", ["compute1"]))
+    seen = len(lab.writes())
+    run = lab.run("machines")
+    assert run.returncode != 0
+    assert re.search(rf"the volume of machine slurm, {held['slurm'][0]}, is\s+attached to\s+{compute}", run.stdout)
+    assert lab.writes()[seen:] == []
+    lab.member.compute.delete(f"/servers/{compute}/os-volume_attachments/{held['slurm'][0]}").raise_for_status()
+    wait_until(lambda: lab.held()["slurm"][1] == "available")
+    assert lab.run("machines").changed == 1
+    assert lab.held() == held
+
+
+def test_a_larger_state_is_not_made_by_itself(lab: Lab) -> None:
+    seen = len(lab.writes())
+    run = lab.run("machines", '--extra-vars={"openstack_state_gb": 300}')
+    assert run.returncode != 0
+    assert re.search(r"the volume of machine kube has 50 GB and should\s+have 300", run.stdout)
+    assert lab.writes()[seen:] == []
+
+
 def test_failed_and_lost_machines_come_back_and_the_others_stay(lab: Lab) -> None:
     """One in ERROR, the entry machine deleted, one stopped, a rule opened by hand, a stranger beside them.
 
-    The one in ERROR has a volume that the operator attached, and its new one gets it.
+    The one in ERROR has a volume that the operator attached, and its new one gets it. Both get what they had of state,
+    and the addresses that their certificates name.
     """
-    servers = lab.servers()
+    servers, held = lab.servers(), lab.held()
+    where = json.loads((lab.handles / "machines.json").read_text())["machines"]
     data = lab.member.block_storage.create_volume(name="data", size=10)
     lab.member.block_storage.wait_for_status(data, interval=0.2)
     lab.member.compute.create_volume_attachment(servers["kube"]["id"], volume=data.id)
@@ -278,10 +346,12 @@ def test_failed_and_lost_machines_come_back_and_the_others_stay(lab: Lab) -> Non
     assert same == MACHINES - {"kube", "planner"}
     assert opened.id not in {rule.id for rule in lab.member.network.security_group_rules()}
     assert {"id": data.id, "delete_on_termination": False} in after["kube"]["os-extended-volumes:volumes_attached"]
+    assert lab.held() == held
+    assert json.loads((lab.handles / "machines.json").read_text())["machines"] == where
     assert lab.run("machines").changed == 0
     assert lab.member.network.get_network(stranger.id).tags == []
     lab.member.network.delete_network(stranger)
-    known = (lab.state / "known_hosts").read_text()
+    known = (lab.handles / "known_hosts").read_text()
     assert after["kube"]["metadata"]["caesar-host-key"] in known
 
 
@@ -289,6 +359,7 @@ def test_teardown_leaves_nothing(lab: Lab, before: dict[str, int]) -> None:
     check = lab.run("teardown", "--check")
     assert "changed=1" in check.stdout
     assert set(lab.servers()) == MACHINES
+    assert set(lab.state()) == {"planner", "slurm", "kube"}
     run = lab.run("teardown", "--extra-vars=confirm=yes")
     assert run.returncode == 0, run.stdout
     # What the operator made is the operator's.
@@ -298,11 +369,25 @@ def test_teardown_leaves_nothing(lab: Lab, before: dict[str, int]) -> None:
     lab.member.block_storage.wait_for_delete(data, interval=0.2)
     assert lab.usage() == before
     assert lab.servers() == {}
-    assert lab.volumes() == {}
+    assert lab.volumes() == lab.state() == {}
     assert list(lab.member.compute.keypairs()) == []
     assert list(lab.member.compute.server_groups()) == []
-    assert not lab.state.exists()
+    assert not lab.handles.exists()
     assert lab.run("teardown", "--extra-vars=confirm=yes").changed == 0
+
+
+def test_a_cloud_without_block_storage_is_told_whose_state_lies_on_discs(lab: Lab) -> None:
+    [service] = [one for one in lab.admin.identity.services() if one.type == "volumev3"]
+    lab.admin.identity.update_service(service, is_enabled=False)
+    try:
+        run = lab.run("machines", "--check", "--diff")
+    finally:
+        lab.admin.identity.update_service(service, is_enabled=True)
+    assert run.returncode == 0, run.stdout
+    said = " ".join(run.stdout.split())
+    assert "This cloud has no block storage: what kube, planner, slurm must not lose lies on the discs" in said
+    assert "create server slurm" in said
+    assert "create volume" not in said
 
 
 def test_flavors_that_are_missing_are_said_by_a_member_and_made_by_who_may(lab: Lab) -> None:

@@ -1,4 +1,4 @@
-"""Jinja filter over the machines that an inventory wants on a cloud: faults are said before the cloud is asked."""
+"""Jinja filters over the machines that an inventory wants on a cloud: faults are said before the cloud is asked."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ GROUPS = {
 }
 #: Addresses of a network that no machine gets: its own, the gateway, the cloud's DHCP (two at most), broadcast.
 TAKEN = 5
-#: What the role itself registers.
-REGISTERED = {"made", "answer", "first_start"}
+#: What a machine may have of its own.
+OWN = ("openstack_size", "openstack_state_gb", "openstack_state_device")
+#: What a path may consist of that systemd and shells take as it is.
+PATH = re.compile(r"(/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
+#: What the role itself has or registers.
+REGISTERED = {"made", "answer", "first_start", "state_units"}
 
 
 def cloud_faults(
@@ -75,8 +79,14 @@ def _machines(
             there = ", ".join(sizes) or "there are none"
             yield f"machine {name}: openstack_size is {size}, which is none of desktop_sizes: {there}"
         for key in hostvars[name]:
-            if key.startswith("openstack_") and not key.startswith((PREFIX, "openstack_size", "openstack_server")):
-                yield f"machine {name}: there is no variable {key}; openstack_size is what a machine may have"
+            if key.startswith("openstack_") and not key.startswith((PREFIX, "openstack_server")) and key not in OWN:
+                yield f"machine {name}: there is no variable {key}; a machine may have {', '.join(OWN)}"
+        if "openstack_state_gb" in hostvars[name] and not whole(hostvars[name]["openstack_state_gb"]):
+            has = hostvars[name]["openstack_state_gb"]
+            yield f"machine {name}: openstack_state_gb is {has!r}: give the whole gigabytes of its volume, as 500"
+        if not PATH.fullmatch(str(hostvars[name].get("openstack_state_device", "/dev/vdb"))):
+            has = hostvars[name]["openstack_state_device"]
+            yield f"machine {name}: openstack_state_device is {has!r}: give the volume's disc, as /dev/vdb"
 
 
 def _unknown(said: Mapping[str, Any]) -> Iterator[str]:
@@ -165,8 +175,62 @@ def _policy(name: str, value: Any, *_: Any) -> Iterator[str]:
         yield f"{name} is {value!r}: give one of {', '.join(POLICIES)}"
 
 
+def machine_state(state: Mapping[str, Any], names: Sequence[str], size_gb: Any = 0) -> dict[str, Any]:
+    """Say what a machine of these groups keeps on its volume.
+
+    Args:
+        state: openstack_machines_state.
+        names: the machine's groups.
+        size_gb: its openstack_state_gb; 0 for the sum of its groups' sizes.
+
+    Returns:
+        `paths`, by name of the directory on the volume, and `size_gb`, 0 where there is nothing to keep.
+    """
+    paths: dict[str, str] = {}
+    total = 0
+    for group, kept in state.items():
+        there = {name: path for name, path in kept["paths"].items() if path}
+        if group in names and there:
+            paths |= there
+            total += int(kept["size_gb"])
+    return {"paths": paths, "size_gb": (int(size_gb) or total) if paths else 0}
+
+
+def whole(value: Any) -> bool:
+    """Tell whether something is a whole number that is more than 0."""
+    return not isinstance(value, bool) and str(value).isdecimal() and int(value) > 0
+
+
+def _state(name: str, value: Any, _machines: Any, groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    if not isinstance(value, Mapping):
+        yield f"{name} is {value!r}: give what outlives machines by group, as in roles/openstack_machines/defaults"
+        return
+    used: dict[str, str] = {}
+    for group, kept in value.items():
+        where = f"{name}.{group}"
+        if group not in GROUPS - {"inside", "entry"} and group not in groups:
+            yield f"{where}: that is no group of the inventory; those that are: {', '.join(_own(groups))}"
+        if not isinstance(kept, Mapping) or set(kept) != {"size_gb", "paths"} or not isinstance(kept["paths"], Mapping):
+            yield f"{where} is {kept!r}: give size_gb and paths, as {{size_gb: 20, paths: {{mysql: /var/lib/mysql}}}}"
+            continue
+        if not whole(kept["size_gb"]):
+            yield f"{where}.size_gb is {kept['size_gb']!r}: give whole gigabytes, as 20"
+        for short, path in kept["paths"].items():
+            if not re.fullmatch(r"[a-z][a-z0-9_-]*", str(short)):
+                yield f"{where}.paths: {short!r} is a directory on the volume: lower-case letters, digits, - and _"
+            if path and not PATH.fullmatch(str(path)):
+                yield f"{where}.paths.{short} is {path!r}: give an absolute path, as /var/lib/mysql, or '' for none"
+            if path and used.setdefault(str(short), str(path)) != path:
+                yield f"{where}.paths.{short} is {path}, and another group has {used[str(short)]} under that name"
+
+
+def _state_root(name: str, value: Any, *_: Any) -> Iterator[str]:
+    if not isinstance(value, str) or not PATH.fullmatch(value):
+        yield f"{name} is {value!r}: give an absolute path, as /srv/caesar-state"
+
+
 def _timeout(name: str, value: Any, *_: Any) -> Iterator[str]:
-    if isinstance(value, bool) or not str(value).isdecimal() or not 0 < int(value) <= 86400:
+    if not whole(value) or int(value) > 86400:
         yield f"{name} is {value!r}: give whole seconds, 1 to 86400, as 600"
 
 
@@ -270,6 +334,9 @@ CHECKS: dict[str, Callable[..., Iterator[str]]] = {
     "control_prefix": _control_prefix,
     "apart": _apart,
     "policy": _policy,
+    "state": _state,
+    "state_root": _state_root,
+    "state_other_release": _boolean,
     "timeout": _timeout,
     "rules": _rules,
     "rebuild": _rebuild,
@@ -277,8 +344,8 @@ CHECKS: dict[str, Callable[..., Iterator[str]]] = {
 
 
 class FilterModule:
-    """The filter."""
+    """The filters."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Names as Jinja knows them."""
-        return {"cloud_faults": cloud_faults}
+        return {"cloud_faults": cloud_faults, "machine_state": machine_state}

@@ -11,6 +11,7 @@ description:
     low before anything is made, and then makes network, security groups, key pair, server groups, servers and the entry
     machine's floating address.
   - Servers in ERROR, or left by a run that was cut off, are made anew or brought to what they should be.
+  - A machine's volume of state is made once and attached to each server that it gets. Only V(absent) deletes it.
   - Nothing is changed or deleted that does not carry the testbed's mark.
   - Writes ssh_config, known_hosts, machines.json and the key that may log in into O(state_dir).
 options:
@@ -32,7 +33,9 @@ options:
     type: str
     default: ""
   machines:
-    description: The machines by name, each with C(size) and C(groups).
+    description:
+      - The machines by name, each with C(size), C(groups) and C(state_gb), the gigabytes of the volume for what must
+        outlive it; none where that is 0 or the cloud has no block storage.
     type: dict
     default: {}
   sizes:
@@ -135,6 +138,15 @@ steps:
   elements: dict
   sample: [{action: create server, subject: slurm, why: there is none}]
   returned: always
+volumes:
+  description: Machine to the id of the volume for its state.
+  type: dict
+  returned: when state is present
+bare:
+  description: Machines whose state lies on their discs, since the cloud has no block storage.
+  type: list
+  elements: str
+  returned: when state is present
 faults:
   description: What stands in the way, a sentence for each; nothing was changed.
   type: list
@@ -244,7 +256,17 @@ def desired_of(params: dict[str, Any], public_key: str) -> op.Desired:
         boot_volumes=params["boot_volumes"],
         nameservers=tuple(params["nameservers"]),
         rebuild=frozenset(params["rebuild"]),
+        state_gb={name: int(one["state_gb"]) for name, one in params["machines"].items() if one.get("state_gb")},
+        addresses=known_addresses(params),
     )
+
+
+def known_addresses(params: dict[str, Any]) -> dict[str, str]:
+    """Read which addresses the machines had when the operator's handles were written; none where there are none."""
+    handle = Path(params["state_dir"], "machines.json")
+    machines = json.loads(handle.read_text())["machines"] if handle.is_file() else {}
+    network = ipaddress.ip_network(params["cidr"])
+    return {name: one["address"] for name, one in machines.items() if ipaddress.ip_address(one["address"]) in network}
 
 
 def connect(params: dict[str, Any]) -> oc.Cloud:
@@ -269,11 +291,15 @@ def handles(files: Files, params: dict[str, Any], cloud: oc.Cloud, current: op.C
     address = {server.machine: server.address for server in current.servers if server.address}
     outside = current.floating[0].address if current.floating else ""
     network = ipaddress.ip_network(params["cidr"])
+    volumes = volumes_of(params, cloud)
     content = {
         "subnet": str(network),
         "gateway": str(network[1]),
         "entry": outside,
-        "machines": {name: {"address": where} for name, where in sorted(address.items())},
+        "machines": {
+            name: {"address": where} | ({"volume": volumes[name]} if name in volumes else {})
+            for name, where in sorted(address.items())
+        },
     }
     files.write("machines.json", json.dumps(content, indent=2) + "\n")
     files.write(
@@ -282,6 +308,21 @@ def handles(files: Files, params: dict[str, Any], cloud: oc.Cloud, current: op.C
     )
     known = [f"{params['testbed']}-{name} {cloud.host_keys[name]}\n" for name in sorted(address)]
     files.write("known_hosts", "".join(known))
+
+
+def volumes_of(params: dict[str, Any], cloud: oc.Cloud) -> dict[str, str]:
+    """Give the volumes of state of the machines that are to have one."""
+    return {
+        name: cloud.ids["volume", name]
+        for name, one in params["machines"].items()
+        if one.get("state_gb") and ("volume", name) in cloud.ids
+    }
+
+
+def state_told(params: dict[str, Any], cloud: oc.Cloud) -> dict[str, Any]:
+    """Give what is known of the machines' volumes of state."""
+    state = sorted(name for name, one in params["machines"].items() if one.get("state_gb"))
+    return {"volumes": volumes_of(params, cloud), "bare": [] if cloud.block_storage else state}
 
 
 def result(steps: Sequence[op.Step], files: Files, testbed: str) -> dict[str, Any]:
@@ -325,7 +366,7 @@ def present(module: AnsibleModule) -> dict[str, Any]:
     if module.check_mode:
         if not steps:
             handles(files, params, cloud, current)
-        return result(steps, files, params["testbed"])
+        return result(steps, files, params["testbed"]) | state_told(params, cloud)
     if steps:
         try:
             openstack_steps.do(cloud, desired, steps, new_user_data(), params["timeout"])
@@ -344,7 +385,7 @@ def present(module: AnsibleModule) -> dict[str, Any]:
         current = cloud.read_again(current)
         openstack_steps.give_address(cloud, desired, current)
     handles(files, params, cloud, current)
-    return result(steps, files, params["testbed"])
+    return result(steps, files, params["testbed"]) | state_told(params, cloud)
 
 
 def new_user_data() -> Callable[[], tuple[str, str]]:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
+from ansible.module_utils import openstack_answers as oa
 from ansible.module_utils import openstack_plan as op
 
 #: Of the compute service: policies of server groups that may be broken, flavors embedded in servers (Stein, 2019).
@@ -28,15 +29,6 @@ BLOCK_STORAGE = frozenset({"block-storage", "block-store", "volumev3", "volume"}
 THREADS = 8
 POLL_SECONDS = 0.5
 POLL_SECONDS_MOST = 2.0
-NETWORK_LIMITS = {
-    "network": "networks",
-    "subnet": "subnets",
-    "router": "routers",
-    "port": "ports",
-    "floatingip": "floating addresses",
-    "security_group": "security groups",
-    "security_group_rule": "security group rules",
-}
 HOST_KEY = "caesar-host-key"
 
 
@@ -52,6 +44,15 @@ class NotMade(Failure):
         super().__init__(f"the cloud could not make these machines; the next run makes them anew:{told}")
         #: What the cloud says, by machine.
         self.why = dict(why)
+
+
+class VolumesFailed(Failure):
+    """The cloud has volumes in error."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        super().__init__(f"the cloud has these volumes in error: {', '.join(sorted(names.values()))}")
+        #: Their ids.
+        self.idents = frozenset(names)
 
 
 class Cloud:
@@ -99,25 +100,25 @@ class Cloud:
         except Exception as error:  # noqa: BLE001 - whatever keystoneauth raises has one meaning here
             raise Failure(f"{service} did not answer to {method} {path}: {error}") from None
         if answer.status_code >= 400 and answer.status_code not in ok:
-            raise Failure(f"{service} refused {method} {path} with {answer.status_code}: {said(answer.text)}")
+            raise Failure(f"{service} refused {method} {path} with {answer.status_code}: {oa.said(answer.text)}")
         return answer.json() if answer.content and "json" in answer.headers.get("Content-Type", "") else {}
 
     def read(self) -> op.Current:
         """Read what there is of the testbed: one request for each kind of thing, all at the same time."""
-        found = self._ask(
-            {
-                "servers": ("compute", self._servers_path),
-                "key pairs": ("compute", "/os-keypairs"),
-                "server groups": ("compute", "/os-server-groups"),
-                "networks": ("network", "/networks"),
-                "subnets": ("network", "/subnets"),
-                "routers": ("network", "/routers"),
-                "ports": ("network", f"/ports?project_id={self.project}"),
-                "security groups": ("network", f"/security-groups?project_id={self.project}"),
-                "floating": ("network", f"/floatingips?project_id={self.project}"),
-            }
-        )
-        return self._parsed(found)
+        asked = {
+            "servers": ("compute", self._servers_path),
+            "key pairs": ("compute", "/os-keypairs"),
+            "server groups": ("compute", "/os-server-groups"),
+            "networks": ("network", "/networks"),
+            "subnets": ("network", "/subnets"),
+            "routers": ("network", "/routers"),
+            "ports": ("network", f"/ports?project_id={self.project}"),
+            "security groups": ("network", f"/security-groups?project_id={self.project}"),
+            "floating": ("network", f"/floatingips?project_id={self.project}"),
+        }
+        if self.block_storage:
+            asked["volumes"] = ("block_storage", self.volumes_path)
+        return self._parsed(self._ask(asked))
 
     def read_again(self, current: op.Current) -> op.Current:
         """Read once more what machines are reached by: servers, their ports and floating addresses."""
@@ -173,13 +174,19 @@ class Cloud:
             image_disc_gb=(image or {}).get("min_disk") or 0,
             image_memory_mib=(image or {}).get("min_ram") or 0,
             rewrites_volumes=bool(desired.rebuild) and self._rewrites_volumes(),
-            limits=limits_of(found, self._key_pairs),
+            limits=oa.limits_of(found, self._key_pairs),
             volume_gb={one["id"]: one["size"] for one in found.get("sizes", {}).get("volumes", [])},
         )
 
     @property
     def _servers_path(self) -> str:
         return f"/servers/detail?name=^{self.testbed}-"
+
+    @property
+    def volumes_path(self) -> str:
+        """Give how volumes of state are asked for."""
+        # Those with the mark alone: a list that is cut off where it is long would hide one.
+        return f"/volumes/detail?metadata={quote(json.dumps({op.MARK: self.testbed}))}"
 
     def _ask(self, asked: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
         with ThreadPoolExecutor(THREADS) as pool:
@@ -208,7 +215,7 @@ class Cloud:
         router = self.ids.get(("router", self.testbed))
         joined = {ip["subnet_id"] for port in ports if port["device_id"] == router for ip in port["fixed_ips"]}
         groups = self._marked(found["security groups"]["security_groups"])
-        names = {group["id"]: short_name(group["name"], self.testbed) for group in groups}
+        names = {group["id"]: oa.short_name(group["name"], self.testbed) for group in groups}
         for ident, name in names.items():
             self.ids["security group", name] = ident
         pairs = {pair["keypair"]["name"]: pair["keypair"] for pair in found["key pairs"]["keypairs"]}
@@ -220,6 +227,10 @@ class Cloud:
         }
         for name, group in apart.items():
             self.ids["server group", name] = group["id"]
+        servers = tuple(self._servers(found["servers"]["servers"], ports, names))
+        idents = {server.id for server in servers}
+        volumes = oa.volumes_of(found["volumes"]["volumes"], self.testbed) if self.block_storage else ()
+        self.ids |= {("volume", volume.machine): volume.id for volume in volumes}
         return op.Current(
             external_networks=frozenset(name for kind, name in self.ids if kind == "outside"),
             key_pairs={name: pair["public_key"] for name, pair in pairs.items() if name == self.own},
@@ -228,12 +239,16 @@ class Cloud:
             routers=tuple(self._thing(router) for router in ours["routers"]),
             joined=frozenset(joined),
             security_groups={
-                names[group["id"]]: op.Group(group["id"], self.mark in group["tags"], rules_of(group, names))
+                names[group["id"]]: op.Group(group["id"], self.mark in group["tags"], oa.rules_of(group, names))
                 for group in groups
             },
             server_groups={name: group["id"] for name, group in apart.items()},
             policies={name: group["policy"] for name, group in apart.items()},
-            servers=tuple(self._servers(found["servers"]["servers"], ports, names)),
+            servers=servers,
+            volumes=volumes,
+            others=frozenset(
+                ip["ip_address"] for port in ports if port["device_id"] not in idents for ip in port["fixed_ips"]
+            ),
             floating=self._floating(found["floating"]["floatingips"]),
             block_storage=self.block_storage,
             may_make_flavors="admin" in self.roles,
@@ -309,14 +324,14 @@ class Cloud:
             servers = {server["id"]: server for server in self.call("compute", "GET", self._servers_path)["servers"]}
             # All of them to their end: what is known of one says little of the others.
             failed = {ident for ident in waiting if not gone and servers.get(ident, {}).get("status") == "ERROR"}
-            left = {ident for ident in waiting if (ident in servers if gone else not active(servers.get(ident, {})))}
+            left = {ident for ident in waiting if (ident in servers if gone else not oa.active(servers.get(ident, {})))}
             if failed and failed == left:
-                raise NotMade({self._machine(servers[one]): fault_of(servers[one]) for one in failed})
+                raise NotMade({self._machine(servers[one]): oa.fault_of(servers[one]) for one in failed})
             waiting = left
             if waiting and time.monotonic() > end:
                 if failed:
                     late = dict.fromkeys(left, f"after {seconds:g} s it is not active")
-                    late |= {one: fault_of(servers[one]) for one in failed}
+                    late |= {one: oa.fault_of(servers[one]) for one in failed}
                     raise NotMade({self._machine(servers[one]): why for one, why in late.items() if one in servers})
                 told = ", ".join(sorted(servers.get(ident, {}).get("name", ident) for ident in waiting))
                 raise Failure(f"after {seconds:g} s these are not {'gone' if gone else 'active'}: {told}")
@@ -338,13 +353,16 @@ class Cloud:
     def _machine(self, server: Mapping[str, Any]) -> str:
         return str(server["metadata"].get(op.MACHINE, server["name"]))
 
-    def create_server(self, desired: op.Desired, machine: op.Machine, user_data: str, host_key: str) -> str:
-        """Ask for a server and give its id; it is being built then."""
+    def create_server(
+        self, desired: op.Desired, machine: op.Machine, address: str, user_data: str, host_key: str
+    ) -> str:
+        """Ask for a server and give its id; it is being built then. Without `address` the cloud chooses one."""
+        network = {"uuid": self.ids["network", self.testbed]}
         server: dict[str, Any] = {
             "name": f"{self.testbed}-{machine.name}",
             "flavorRef": self.ids["flavor", desired.flavors[machine.size]],
             "key_name": self.own,
-            "networks": [{"uuid": self.ids["network", self.testbed]}],
+            "networks": [network | ({"fixed_ip": address} if address else {})],
             "security_groups": [
                 {"name": self.ids["security group", name]} for name in sorted(op.groups_of(desired, machine))
             ],
@@ -352,19 +370,18 @@ class Cloud:
             "user_data": base64.b64encode(user_data.encode()).decode(),
         }
         image = self.ids["image", desired.image]
-        if desired.boot_volumes and self.block_storage:
-            server["block_device_mapping_v2"] = [
-                {
-                    "boot_index": 0,
-                    "uuid": image,
-                    "source_type": "image",
-                    "destination_type": "volume",
-                    "volume_size": desired.sizes[machine.size].disc_gb,
-                    "delete_on_termination": True,
-                }
-            ]
+        disc: dict[str, Any] = {"boot_index": 0, "uuid": image, "source_type": "image", "delete_on_termination": True}
+        on_volume = desired.boot_volumes and self.block_storage
+        if on_volume:
+            size = {"volume_size": desired.sizes[machine.size].disc_gb}
+            server["block_device_mapping_v2"] = [disc | size | {"destination_type": "volume"}]
         else:
             server["imageRef"] = image
+        if self.block_storage and machine.name in desired.state_gb:
+            # The list names all discs, that of the flavor too.
+            discs = server.setdefault("block_device_mapping_v2", [disc | {"destination_type": "local"}])
+            state = {"uuid": self.ids["volume", machine.name], "source_type": "volume", "destination_type": "volume"}
+            discs.append(state | {"boot_index": -1, "delete_on_termination": False})
         body: dict[str, Any] = {"server": server}
         apart = op.apart_of(desired, machine)
         if apart is not None:
@@ -392,68 +409,6 @@ class Cloud:
             op.GROUPS: ",".join(sorted(machine.groups)),
             HOST_KEY: host_key,
         }
-
-
-def active(server: Mapping[str, Any]) -> bool:
-    """Tell whether a server is up and nothing is being done to it; a rebuild begins while it is still ACTIVE."""
-    return server.get("status") == "ACTIVE" and not server.get("OS-EXT-STS:task_state")
-
-
-def fault_of(server: Mapping[str, Any]) -> str:
-    """Give what the cloud says of a server in ERROR."""
-    return str((server.get("fault") or {}).get("message") or "it is in ERROR, and the cloud does not say why")
-
-
-def said(text: str) -> str:
-    """Take the message out of an error's body."""
-    try:
-        body = json.loads(text)
-    except ValueError:
-        return text[:300]
-    inner = next(iter(body.values()), body) if isinstance(body, dict) else body
-    return str(inner.get("message", inner) if isinstance(inner, dict) else inner)[:600]
-
-
-def short_name(name: str, testbed: str) -> str:
-    """Give a security group's short name."""
-    return name.removeprefix(f"{testbed}-")
-
-
-def rules_of(group: Mapping[str, Any], names: Mapping[str, str]) -> dict[op.Rule, str]:
-    """Read what a security group lets in."""
-    found = {}
-    for rule in group["security_group_rules"]:
-        if rule["direction"] == "ingress":
-            source = names.get(rule["remote_group_id"] or "", rule["remote_group_id"] or "")
-            low, high = rule["port_range_min"] or 0, rule["port_range_max"] or 0
-            cidr = rule["remote_ip_prefix"] or ""
-            found[op.Rule(rule["protocol"] or "any", low, high, cidr, source)] = rule["id"]
-    return found
-
-
-def limits_of(found: Mapping[str, Any], key_pairs: int) -> dict[str, op.Limit]:
-    """Read the project's limits and what is used of them."""
-
-    def limit(most: int, used: int) -> op.Limit:
-        return op.Limit(None if most < 0 else most, used)
-
-    compute = found["limits"]["limits"]["absolute"]
-    limits = {
-        "instances": limit(compute["maxTotalInstances"], compute["totalInstancesUsed"]),
-        "cores": limit(compute["maxTotalCores"], compute["totalCoresUsed"]),
-        "memory in MiB": limit(compute["maxTotalRAMSize"], compute["totalRAMUsed"]),
-        "server groups": limit(compute["maxServerGroups"], compute.get("totalServerGroupsUsed", 0)),
-        "key pairs": limit(compute["maxTotalKeypairs"], key_pairs),
-    }
-    for name, shown in NETWORK_LIMITS.items():
-        quota = found["quota"]["quota"].get(name)
-        if quota:
-            limits[shown] = limit(quota["limit"], quota["used"] + quota.get("reserved", 0))
-    if "volumes" in found:
-        volumes = found["volumes"]["limits"]["absolute"]
-        limits["volumes"] = limit(volumes["maxTotalVolumes"], volumes["totalVolumesUsed"])
-        limits["volume gigabytes"] = limit(volumes["maxTotalVolumeGigabytes"], volumes["totalGigabytesUsed"])
-    return limits
 
 
 def in_parallel(calls: Iterable[Callable[[], Any]]) -> list[Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 
+from ansible.module_utils import openstack_volumes
 from ansible.module_utils.openstack_plan import (
     DEFAULT_RULES,
     Current,
@@ -86,6 +87,7 @@ def _things(desired: Desired, current: Current) -> Iterator[str]:
                 f"the machines of {group} are kept apart by {current.policies[group]}, and openstack_machines_policy "
                 f"is {desired.policy}: a cloud cannot change that later; change it back, or take the testbed down first"
             )
+    yield from openstack_volumes.faults(desired, current)
     stay = chosen(desired, current)[0]
     key = current.key_pairs.get(desired.own, "")
     if key and desired.public_key and not same_key(key, desired.public_key) and stay:
@@ -140,6 +142,9 @@ def needs(desired: Desired, current: Current, steps: Sequence[Step]) -> dict[str
             for size_gb in (current.volume_gb[one] for one in gone_too if one in current.volume_gb):
                 take("volumes", -1)
                 take("volume gigabytes", -size_gb)
+        elif step.action == "create volume":
+            take("volumes")
+            take("volume gigabytes", step.data["size_gb"])
         elif step.action == "create security group":
             take("security groups")
             take("security group rules", DEFAULT_RULES)

@@ -8,10 +8,43 @@ is changed or deleted.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-MARK = "caesar-testbed"
+from ansible.module_utils import openstack_volumes
+from ansible.module_utils.openstack_things import (
+    MARK,
+    Current,
+    Desired,
+    Flavor,
+    Floating,
+    Group,
+    Limit,
+    Machine,
+    Rule,
+    Server,
+    Size,
+    Step,
+    Thing,
+    Volume,
+)
+
+__all__ = [
+    "MARK",
+    "Current",
+    "Desired",
+    "Flavor",
+    "Floating",
+    "Group",
+    "Limit",
+    "Machine",
+    "Rule",
+    "Server",
+    "Size",
+    "Step",
+    "Thing",
+    "Volume",
+]
+
 MACHINE = "caesar-machine"
 GROUPS = "caesar-groups"
 #: States of a server that there is nothing to save of. In all others it may have what somebody needs.
@@ -27,193 +60,6 @@ STOPPED = {
 }
 #: What every new security group has by itself: everything may go out, for IPv4 and IPv6.
 DEFAULT_RULES = 2
-
-
-@dataclass(frozen=True)
-class Size:
-    """A size of machines."""
-
-    cores: int
-    memory_gib: float
-    disc_gb: int
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A machine as it should be."""
-
-    name: str
-    size: str
-    groups: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, order=True)
-class Rule:
-    """What may come in: protocol and ports (0, 0 for all), from addresses or from another security group."""
-
-    protocol: str
-    low: int = 0
-    high: int = 0
-    cidr: str = ""
-    group: str = ""
-
-
-@dataclass(frozen=True)
-class Desired:
-    """A testbed's machines on a cloud as they should be."""
-
-    testbed: str
-    machines: tuple[Machine, ...]
-    sizes: Mapping[str, Size]
-    #: Size to the name of the cloud's flavor.
-    flavors: Mapping[str, str]
-    image: str
-    #: The cloud's network from which floating addresses come.
-    external_network: str
-    cidr: str
-    #: The machine that has the floating address, through which all others are reached.
-    entry: str
-    #: Security group (short name) to what it lets in.
-    security_groups: Mapping[str, frozenset[Rule]]
-    #: Machines that should be on different hosts, by name of their server group.
-    apart: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    policy: str = "soft-anti-affinity"
-    public_key: str = ""
-    boot_volumes: bool = True
-    nameservers: tuple[str, ...] = ()
-    #: Machines to install anew although nothing is wrong with them.
-    rebuild: frozenset[str] = frozenset()
-
-    @property
-    def mark(self) -> str:
-        """Give what marks this testbed's things."""
-        return f"{MARK}={self.testbed}"
-
-    @property
-    def own(self) -> str:
-        """Give the name of what has no room for a mark."""
-        return f"{MARK}-{self.testbed}"
-
-
-@dataclass(frozen=True)
-class Flavor:
-    """A flavor of the cloud."""
-
-    name: str
-    cores: int
-    memory_mib: int
-    disc_gb: int
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server that carries the mark."""
-
-    id: str
-    machine: str
-    status: str
-    flavor: str
-    groups: str = ""
-    cores: int = 0
-    memory_mib: int = 0
-    #: Its security groups, by their short names; of those that are this testbed's.
-    security_groups: frozenset[str] = frozenset()
-    address: str = ""
-    port: str = ""
-    fault: str = ""
-    #: Whether its disc is a volume.
-    volume: bool = False
-    #: Ids of its volumes.
-    volumes: tuple[str, ...] = ()
-    #: Of these those that stay when it is deleted: somebody attached them.
-    kept_volumes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Thing:
-    """A thing of the network service that carries the mark."""
-
-    id: str
-    tagged: bool = True
-    #: Of a subnet.
-    cidr: str = ""
-
-
-@dataclass(frozen=True)
-class Group:
-    """A security group that carries the mark; rule to its id."""
-
-    id: str
-    tagged: bool = True
-    rules: Mapping[Rule, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Floating:
-    """A floating address that carries the mark."""
-
-    id: str
-    address: str
-    port: str | None
-    tagged: bool = True
-
-
-@dataclass(frozen=True)
-class Limit:
-    """A limit of the project: how much there may be (None: no limit), and how much there is."""
-
-    limit: int | None
-    used: int
-
-
-@dataclass(frozen=True)
-class Current:
-    """What the cloud has of a testbed, and what the project may have.
-
-    What is made of nothing else than this testbed's own things is read always. Flavors, images and limits only where
-    something is to be made: a run that changes nothing does without.
-    """
-
-    flavors: Mapping[str, Flavor] = field(default_factory=dict)
-    images: frozenset[str] = frozenset()
-    #: What the wanted image asks of a machine.
-    image_disc_gb: int = 0
-    image_memory_mib: int = 0
-    #: Whether the cloud can write an image to the boot volume of a server that is there (Zed, 2022).
-    rewrites_volumes: bool = True
-    external_networks: frozenset[str] = frozenset()
-    #: Name to public key.
-    key_pairs: Mapping[str, str] = field(default_factory=dict)
-    networks: tuple[Thing, ...] = ()
-    subnets: tuple[Thing, ...] = ()
-    routers: tuple[Thing, ...] = ()
-    #: Ids of the marked subnets that the marked router has an interface in.
-    joined: frozenset[str] = frozenset()
-    security_groups: Mapping[str, Group] = field(default_factory=dict)
-    server_groups: Mapping[str, str] = field(default_factory=dict)
-    #: Of the server groups; the cloud cannot change it.
-    policies: Mapping[str, str] = field(default_factory=dict)
-    servers: tuple[Server, ...] = ()
-    floating: tuple[Floating, ...] = ()
-    limits: Mapping[str, Limit] = field(default_factory=dict)
-    #: Id of a volume to its size.
-    volume_gb: Mapping[str, int] = field(default_factory=dict)
-    block_storage: bool = False
-    may_make_flavors: bool = False
-
-
-@dataclass(frozen=True)
-class Step:
-    """One thing to do, to what, and why; `data` is what doing it takes."""
-
-    action: str
-    subject: str
-    why: str
-    data: Mapping[str, Any] = field(default_factory=dict, compare=False)
-
-    def shown(self) -> dict[str, str]:
-        """Give it for people."""
-        return {"action": self.action, "subject": self.subject, "why": self.why}
 
 
 def same_key(one: str, other: str) -> bool:
@@ -258,7 +104,9 @@ def plan(desired: Desired, current: Current) -> list[Step]:
     for group in sorted(desired.apart):
         if group not in current.server_groups:
             steps.append(Step("create server group", group, "there is none"))
-    steps += _servers(desired, stay, go)
+    steps += openstack_volumes.created(desired, current)
+    steps += _servers(desired, current, stay, go)
+    steps += openstack_volumes.attached(desired, current, stay)
     steps += _floating(desired, current, stay)
     return steps
 
@@ -319,18 +167,25 @@ def in_turn(desired: Desired, steps: Iterable[Step]) -> list[list[Step]]:
     return list(found.values())
 
 
-def _servers(desired: Desired, stay: Mapping[str, Server], go: Iterable[tuple[Server, str]]) -> list[Step]:
+def _servers(
+    desired: Desired, current: Current, stay: Mapping[str, Server], go: Iterable[tuple[Server, str]]
+) -> list[Step]:
     made, steps = [], []
+    state = {volume.id for volume in current.volumes}
+    in_use = {server.address for server in stay.values()} | current.others
     for machine in desired.machines:
         server, listed = stay.get(machine.name), ",".join(sorted(machine.groups))
         if server is None:
-            made.append(Step("create server", machine.name, "there is none", {"machine": machine}))
-            volumes = sorted({volume for gone, _ in go if gone.machine == machine.name for volume in gone.kept_volumes})
-            for volume in volumes:
+            address = desired.addresses.get(machine.name, "")
+            data: dict[str, Any] = {"machine": machine, "address": "" if address in in_use else address}
+            made.append(Step("create server", machine.name, "there is none", data))
+            volumes = {volume for gone, _ in go if gone.machine == machine.name for volume in gone.kept_volumes}
+            # That of its state comes with it.
+            for volume in sorted(volumes - state):
                 steps.append(Step("attach volume", machine.name, f"it had {volume} before", {"volume": volume}))
             continue
         if server.status in STOPPED:
-            data: dict[str, Any] = {"id": server.id, "action": STOPPED[server.status]}
+            data = {"id": server.id, "action": STOPPED[server.status]}
             steps.append(Step("start server", machine.name, f"it is {server.status}", data))
         # After the start, for a stopped server is stopped after it too.
         if machine.name in desired.rebuild:
@@ -375,6 +230,7 @@ def since(before: Current, after: Current) -> Current:
     The network stays where a part of it was there: it is in nobody's way, and the next run uses it.
     """
     had = {server.id for server in before.servers} | {item.id for item in before.floating}
+    had |= {volume.id for volume in before.volumes}
     network = not (before.networks or before.subnets or before.routers)
     return Current(
         key_pairs={} if before.key_pairs else after.key_pairs,
@@ -386,6 +242,7 @@ def since(before: Current, after: Current) -> Current:
         server_groups={n: i for n, i in after.server_groups.items() if n not in before.server_groups},
         servers=tuple(server for server in after.servers if server.id not in had),
         floating=tuple(item for item in after.floating if item.id not in had),
+        volumes=tuple(volume for volume in after.volumes if volume.id not in had),
     )
 
 
@@ -395,6 +252,7 @@ def plan_removal(current: Current, testbed: str) -> list[Step]:
     for server in sorted(current.servers, key=lambda item: item.id):
         steps.append(Step("delete server", server.machine, "it is the testbed's", {"id": server.id}))
     why = "it is the testbed's"
+    steps += [Step("delete volume", v.machine, why, {"id": v.id}) for v in sorted(current.volumes, key=lambda v: v.id)]
     steps += [Step("delete server group", n, why, {"id": i}) for n, i in sorted(current.server_groups.items())]
     steps += [Step("delete router", testbed, why, {"id": item.id}) for item in current.routers]
     steps += [Step("delete network", testbed, why, {"id": item.id}) for item in current.networks]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from ansible.module_utils import openstack_plan as op
-from ansible.module_utils.openstack_cloud import Cloud, Failure, in_parallel
+from ansible.module_utils import openstack_storage as storage
+from ansible.module_utils.openstack_cloud import Cloud, Failure, VolumesFailed, in_parallel
 
 #: Kind of thing to the name of its list in the network service.
 PLURAL = {
@@ -47,8 +48,10 @@ def do(
             *(partial(_security_group, cloud, desired, step) for step in of("create security group")),
             lambda: _key_pair(cloud, desired, of),
             *(partial(_compute, cloud, desired, step) for step in steps),
+            *(partial(storage.make, cloud, step.subject, step.data["size_gb"]) for step in of("create volume")),
         ]
     )
+    _wait_for_volumes(cloud, desired, of, seconds)
     turns = op.in_turn(desired, of("create server"))
     outcomes = in_parallel(
         [
@@ -61,16 +64,37 @@ def do(
     )
     made = [ident for idents in outcomes[: len(turns)] for ident in idents]
     started = [step.data["id"] for step in of("start server")]
-    if made or started:
-        cloud.wait_for_servers([*made, *started], seconds)
+    getting = [step.data["server"] for step in of("attach volume") if "server" in step.data]
+    if made or started or getting:
+        cloud.wait_for_servers([*made, *started, *getting], seconds)
     machines = [step.subject for turn in turns for step in turn]
-    of_machine = dict(zip(machines, made, strict=False))
-    for step in of("attach volume"):
-        body = {"volumeAttachment": {"volumeId": step.data["volume"]}}
-        cloud.call("compute", "POST", f"/servers/{of_machine[step.subject]}/os-volume_attachments", body)
+    _attach(cloud, of("attach volume"), dict(zip(machines, made, strict=False)), seconds)
     if of("rebuild server"):
         in_parallel(partial(_rebuild_server, cloud, desired, step, user_data) for step in of("rebuild server"))
         cloud.wait_for_servers([step.data["id"] for step in of("rebuild server")], seconds)
+
+
+def _wait_for_volumes(cloud: Cloud, desired: op.Desired, of: Callable[[str], list[op.Step]], seconds: float) -> None:
+    """Wait until the volumes of state that servers are to get are nobody's."""
+    getting = {step.subject for step in of("create server")} & desired.state_gb.keys() if cloud.block_storage else set()
+    getting |= {step.subject for step in of("attach volume") if "volume" not in step.data}
+    try:
+        storage.wait(cloud, [cloud.ids["volume", name] for name in getting], seconds, ("available",))
+    except VolumesFailed as error:
+        # What was just made and failed holds nothing; the next run makes it anew.
+        made = {cloud.ids["volume", step.subject] for step in of("create volume")}
+        in_parallel(partial(storage.delete, cloud, ident) for ident in sorted(error.idents & made))
+        raise
+
+
+def _attach(cloud: Cloud, steps: Sequence[op.Step], made: Mapping[str, str], seconds: float) -> None:
+    idents = []
+    for step in steps:
+        ident = step.data.get("volume") or cloud.ids["volume", step.subject]
+        server = step.data.get("server") or made[step.subject]
+        storage.attach(cloud, server, ident)
+        idents += [ident] if "volume" not in step.data else []
+    storage.wait(cloud, idents, seconds, ("in-use",))
 
 
 def _create_servers(
@@ -86,7 +110,7 @@ def _create_servers(
         if made and not cloud.is_placed(made[-1], seconds):
             break
         text, key = user_data()
-        made.append(cloud.create_server(desired, step.data["machine"], text, key))
+        made.append(cloud.create_server(desired, step.data["machine"], step.data["address"], text, key))
     return made
 
 
@@ -221,7 +245,11 @@ def undo(cloud: Cloud, current: op.Current, steps: Sequence[op.Step], seconds: f
         if step.action == "delete address"
     )
     _delete_servers(cloud, [step for step in steps if step.action == "delete server"], seconds)
+    volumes = [step.data["id"] for step in steps if step.action == "delete volume"]
+    # The cloud takes its time to see that the server which had it is gone.
+    storage.wait(cloud, volumes, seconds, storage.LOOSE)
     in_parallel([partial(_undo_network, cloud, current, steps), *(partial(_undo, cloud, step) for step in steps)])
+    storage.wait(cloud, volumes, seconds, (storage.GONE,))
 
 
 def _undo_network(cloud: Cloud, current: op.Current, steps: Sequence[op.Step]) -> None:
@@ -245,3 +273,5 @@ def _undo(cloud: Cloud, step: op.Step) -> None:
         cloud.call("compute", "DELETE", f"/os-server-groups/{step.data['id']}", ok=(404,))
     elif step.action == "delete key pair":
         cloud.call("compute", "DELETE", f"/os-keypairs/{step.subject}", ok=(404,))
+    elif step.action == "delete volume":
+        storage.delete(cloud, step.data["id"])
