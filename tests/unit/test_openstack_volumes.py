@@ -51,6 +51,15 @@ def test_a_volume_of_state_comes_to_the_server_that_is_there(change: dict[str, o
     assert shown(op.plan(*with_state(**change))) == expected
 
 
+def test_a_volume_that_a_server_has_which_goes_comes_to_the_one_that_stays() -> None:
+    wanted, now = with_state(servers=("twin",))
+    [slurm] = [one for one in now.servers if one.machine == "slurm"]
+    twin = replace(slurm, id="twin", status="ERROR", port="port-twin")
+    now = replace(now, servers=(*now.servers, twin))
+    assert openstack_limits.faults(wanted, now, []) == []
+    assert shown(op.plan(wanted, now)) == ["delete server slurm", "attach volume slurm"]
+
+
 def test_a_testbed_from_before_there_were_volumes_gets_them() -> None:
     now = replace(up(desired()), block_storage=True)
     assert shown(op.plan(keeping(desired()), now)) == [
