@@ -12,7 +12,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from planner_app.voter.choose import Answer, Demand, Offer, Range, Verdict, choose
+from planner_app.voter.answers import Answer, Demand, Offer, Range, Verdict
+from planner_app.voter.choose import choose
 from planner_app.voter.policy import Policy
 
 TARGET_MS = 50
@@ -27,7 +28,7 @@ def answers(count: int, per_planner: int = 10) -> list[Answer]:
     def offer(planner: str, price: float, cores: int) -> Offer:
         return Offer(
             planner,
-            UUID(int=dice.getrandbits(128)),
+            str(UUID(int=dice.getrandbits(128))),
             "http://x",
             cores,
             dice.choice([4, 8]),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planner_app.execution_broker import codecs, kinds
 from planner_app.execution_broker.codecs import JSON, MalformedBody, decode
-from planner_app.voter.choose import Offer
+from planner_app.voter.answers import Offer
 from planner_app.voter.collect import read_answer, read_offer
 from planner_app.voter.planners import Planner, Reply
 from planner_app.voter.quick import read_plain, read_plain_set
@@ -62,9 +62,9 @@ def offer() -> dict[str, Any]:
 
 
 def test_a_plain_offer_is_read_the_same_by_both() -> None:
-    read = read_plain("one", PLANNER.session_url(ID), offer())
+    read = read_plain("one", PLANNER.sessions_url, offer())
     assert read is not None
-    assert read == read_offer(PLANNER, offer(), ID, 0)
+    assert read == read_offer(PLANNER, offer(), str(ID), 0)
     assert (read.cores, read.memory_gib) == (2, 4)
     assert dict(read.costs) == {"monetary": 1.0, "other": 3.0}
 
@@ -119,9 +119,9 @@ def changes_of(document: Any) -> st.SearchStrategy[list[tuple[tuple[Any, ...], s
 @given(changes_of(offer()))
 def test_what_is_read_quickly_is_what_the_models_read(changes: list[tuple[tuple[Any, ...], str, Any]]) -> None:
     document = changed(offer(), changes)
-    quick = read_plain("one", PLANNER.session_url(ID), document)
+    quick = read_plain("one", PLANNER.sessions_url, document)
     if quick is not None:
-        assert quick == read_offer(PLANNER, document, ID, 0)
+        assert quick == read_offer(PLANNER, document, str(ID), 0)
 
 
 OTHER = UUID("0192f6a0-1e1f-7a4a-8c5d-1f2e3d4c5b6a")
@@ -160,8 +160,8 @@ def test_two_offers_are_read_at_once() -> None:
     created, offers = read
     assert created == datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=UTC)
     assert [(each.uuid, each.url) for each in offers] == [
-        (ID, PLANNER.session_url(ID)),
-        (OTHER, PLANNER.session_url(OTHER)),
+        (str(ID), PLANNER.session_url(ID)),
+        (str(OTHER), PLANNER.session_url(OTHER)),
     ]
 
 

@@ -118,14 +118,14 @@ class Ballots:
         ballot: str,
         state: State,
         document: Mapping[str, Any],
-        offers: Iterable[tuple[str, UUID, int | None, datetime | None, Fate]],
+        offers: Iterable[tuple[str, str, int | None, datetime | None, Fate]],
     ) -> None:
         """Record the choice and what is to become of every offer: planner, session, rank, expiry, fate."""
         rows = [
             {
                 "ballot": ballot,
                 "planner": planner,
-                "session": str(session),
+                "session": session,
                 "rank": rank,
                 "expires": None if expires is None else expires.isoformat(),
                 "fate": fate,

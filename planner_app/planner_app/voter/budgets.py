@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Connection, delete, func, insert, select
 
 from planner_app.voter import database
-from planner_app.voter.choose import Left
+from planner_app.voter.answers import Left
 from planner_app.voter.database import Database
 from planner_app.voter.text import amount_of_time
 

@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from time import monotonic
@@ -15,9 +14,10 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from planner_app.execution_broker import kinds
-from planner_app.execution_broker.codecs import MalformedBody
+from planner_app.execution_broker.codecs import JSON, MalformedBody
 from planner_app.execution_broker.models import OfferSet, Phase, Session, SimpleCompute, field_name
-from planner_app.voter.choose import Answer, Offer, Unusable, Verdict
+from planner_app.voter.alike import Alike
+from planner_app.voter.answers import Answer, Offer, Unusable, Verdict
 from planner_app.voter.planners import Before, NoReply, Planner, Planners, Reply
 from planner_app.voter.quick import MAX_OFFERS, read_plain, read_plain_set
 from planner_app.voter.requests import traceparent
@@ -45,6 +45,7 @@ async def collect(
     again: dict[str, asyncio.Task[Answer]] = {}
     loads: dict[str, float | None] = {}
     since: dict[str, datetime] = {}
+    alike = Alike()
 
     def took(planner: Planner, outcome: Reply | NoReply) -> None:
         # Read as they come, while others are waited for. What needs a second call is rare, and has a task.
@@ -54,7 +55,7 @@ async def collect(
                 _go_on(planners, planner, outcome, request, deadline, trace, began, asked_at)
             )
         else:
-            answers[planner.name] = _answer_of(planner, outcome, deadline, began, asked_at)
+            answers[planner.name] = _answer_of(planner, outcome, deadline, began, asked_at, alike)
 
     def took_load(planner: Planner, outcome: Reply | NoReply) -> None:
         loads[planner.name] = _load_of(outcome)
@@ -83,7 +84,7 @@ def _load_of(outcome: Reply | NoReply) -> float | None:
 def _loaded(answer: Answer, load: float | None) -> Answer:
     if load is None:
         return answer
-    return replace(answer, load=load, offers=tuple(replace(offer, load=load) for offer in answer.offers))
+    return answer._replace(load=load, offers=tuple(offer._replace(load=load) for offer in answer.offers))
 
 
 def read_load(document: Any) -> float | None:
@@ -132,7 +133,14 @@ async def _go_on(
     return _answer_of(planner, outcome, deadline, began, sent)
 
 
-def _answer_of(planner: Planner, outcome: Reply | NoReply, deadline: timedelta, began: float, sent: datetime) -> Answer:
+def _answer_of(
+    planner: Planner,
+    outcome: Reply | NoReply,
+    deadline: timedelta,
+    began: float,
+    sent: datetime,
+    alike: Alike | None = None,
+) -> Answer:
     """Make an answer of what came, or did not come, at last."""
     elapsed = monotonic() - began
     if isinstance(outcome, NoReply):
@@ -141,9 +149,9 @@ def _answer_of(planner: Planner, outcome: Reply | NoReply, deadline: timedelta, 
         else:
             reason, verdict = str(outcome), Verdict.NONSENSE if outcome.cut else Verdict.UNREACHABLE
         return Answer(planner.name, verdict, (reason,), elapsed=elapsed)
-    answered = read_answer(planner, outcome, sent, datetime.now(UTC), elapsed)
+    answered = read_answer(planner, outcome, sent, datetime.now(UTC), elapsed, alike)
     if answered.verdict in (Verdict.NONSENSE, Verdict.ERROR):
-        return replace(answered, excerpt=one_line(outcome.body[:1000].decode("utf-8", "replace")))
+        return answered._replace(excerpt=one_line(outcome.body[:1000].decode("utf-8", "replace")))
     return answered
 
 
@@ -156,25 +164,48 @@ async def _follow(planners: Planners, planner: Planner, reply: Reply, timeout: t
     return await planners.call(planner, "GET", target, timeout)
 
 
-def read_answer(planner: Planner, reply: Reply, sent: datetime, received: datetime, elapsed: float = 0.0) -> Answer:
-    """Make an answer of a reply; nothing that a reply can be raises."""
+def read_answer(
+    planner: Planner,
+    reply: Reply,
+    sent: datetime,
+    received: datetime,
+    elapsed: float = 0.0,
+    alike: Alike | None = None,
+) -> Answer:
+    """Make an answer of a reply; nothing that a reply can be raises. `alike` knows those that were read before."""
+    if reply.status not in (200, 201):
+        if reply.status >= 500:
+            verdict, reason = Verdict.ERROR, f"answered {reply.status}{problem(reply)}"
+        elif reply.status >= 400:
+            verdict, reason = Verdict.REFUSED, f"refused with {reply.status}{problem(reply)}"
+        else:
+            verdict, reason = Verdict.NONSENSE, f"answered status {reply.status}"
+        return Answer(planner.name, verdict, (reason,), elapsed=elapsed)
+    name, url, plain = planner.name, planner.sessions_url, None
+    if alike is not None and reply.headers.get("content-type") == JSON:
+        plain = alike.read(name, url, reply.body)
+    if plain is None:
+        try:
+            document = reply.document()
+        except MalformedBody as error:
+            return Answer(name, Verdict.NONSENSE, (one_line(str(error)),), elapsed=elapsed)
+        plain = read_plain_set(name, url, document)
+        if plain is None:
+            return _read_part_by_part(planner, reply, document, sent, received, elapsed)
+        if alike is not None:
+            alike.learn(name, url, reply.body, document, plain)
+    made, offers = plain
+    return Answer(name, Verdict.OFFERS, (), offers, (), _clock_offset(made, reply, sent, received), elapsed)
+
+
+def _read_part_by_part(
+    planner: Planner, reply: Reply, document: Any, sent: datetime, received: datetime, elapsed: float
+) -> Answer:
+    """Make an answer of what is not plain, or wrong somewhere; what is wrong costs no more than itself."""
 
     def answer(verdict: Verdict, *reasons: str, **more: Any) -> Answer:
         return Answer(planner.name, verdict, reasons, elapsed=elapsed, **more)
 
-    if reply.status >= 500:
-        return answer(Verdict.ERROR, f"answered {reply.status}{problem(reply)}")
-    if reply.status >= 400:
-        return answer(Verdict.REFUSED, f"refused with {reply.status}{problem(reply)}")
-    if reply.status not in (200, 201):
-        return answer(Verdict.NONSENSE, f"answered status {reply.status}")
-    try:
-        document = reply.document()
-    except MalformedBody as error:
-        return answer(Verdict.NONSENSE, one_line(str(error)))
-    if (plain := read_plain_set(planner.name, planner.sessions_url, document)) is not None:
-        made, offered = plain
-        return answer(Verdict.OFFERS, offers=offered, clock_offset=_clock_offset(made, reply, sent, received))
     if not isinstance(document, dict):
         return answer(Verdict.NONSENSE, "answered something that is no offer set")
     # Offers are read one by one, so that a bad one does not spoil the others.
@@ -208,7 +239,7 @@ def read_answer(planner: Planner, reply: Reply, sent: datetime, received: dateti
     bad: list[Unusable] = []
     identities = [_identity(planner, offer) for offer in offers]
     times = Counter(uuid for uuid, _ in identities)
-    told: set[UUID] = set()
+    told: set[str] = set()
     for index, (offer, (uuid, url)) in enumerate(zip(offers, identities, strict=True)):
         if uuid is None:
             bad.append(Unusable(f"offers[{index}].meta.uuid: missing or no uuid"))
@@ -216,7 +247,7 @@ def read_answer(planner: Planner, reply: Reply, sent: datetime, received: dateti
             if uuid not in told:
                 told.add(uuid)
                 bad.append(Unusable(f"gives the id {uuid} to {times[uuid]} offers", uuid, url))
-        elif (quick := read_plain(planner.name, planner.session_url(uuid), offer)) is not None:
+        elif (quick := read_plain(planner.name, planner.sessions_url, offer)) is not None:
             good.append(quick)
         else:
             read = read_offer(planner, offer, uuid, index)
@@ -227,16 +258,16 @@ def read_answer(planner: Planner, reply: Reply, sent: datetime, received: dateti
     return answer(Verdict.OFFERS, offers=tuple(good), unusable=tuple(bad), clock_offset=clock_offset)
 
 
-def _identity(planner: Planner, offer: Any) -> tuple[UUID | None, str | None]:
+def _identity(planner: Planner, offer: Any) -> tuple[str | None, str | None]:
     """Find the id of an offer, however wrong the rest of it is; its address is made of the planner's own."""
     try:
-        uuid = UUID(offer["meta"]["uuid"])
+        uuid = str(UUID(offer["meta"]["uuid"]))
     except (KeyError, TypeError, ValueError, AttributeError):
         return None, None
     return uuid, planner.session_url(uuid)
 
 
-def read_offer(planner: Planner, offer: Any, uuid: UUID, index: int) -> Offer | str:
+def read_offer(planner: Planner, offer: Any, uuid: str, index: int) -> Offer | str:
     """Read an offer, or say in one line what is wrong with it."""
     where = f"offers[{index}]"
     try:

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from math import isfinite
 from typing import Any
-from uuid import UUID
 
 from planner_app.execution_broker.times import format_duration, format_instant, parse_duration, parse_instant
+from planner_app.voter.answers import Answer, Candidate, Choice, Demand, Offer, Range, Verdict
 from planner_app.voter.ballots import Fate, HeldOffer, State, now_text
-from planner_app.voter.choose import Answer, Candidate, Choice, Demand, Offer, Range, Verdict
 from planner_app.voter.policy import METRICS, TIMES, Key, Policy
 
 KEPT_HISTORY = 100
@@ -86,7 +85,7 @@ def _candidate(candidate: Candidate, answer: Answer, criteria: Sequence[str]) ->
     }
     if offer is not None:
         document["offer"] = {
-            "session": str(offer.uuid),
+            "session": offer.uuid,
             "url": offer.url,
             "cores": offer.cores,
             "memory_gib": offer.memory_gib,
@@ -133,9 +132,9 @@ def mark(document: dict[str, Any], offer: HeldOffer, *, chosen: bool = False, lo
 
 def fates(
     choice: Choice, answers: Sequence[Answer], *, keep: bool
-) -> list[tuple[str, UUID, int | None, datetime | None, Fate]]:
+) -> list[tuple[str, str, int | None, datetime | None, Fate]]:
     """Say what is to become of every offer that has an id."""
-    rows: list[tuple[str, UUID, int | None, datetime | None, Fate]] = []
+    rows: list[tuple[str, str, int | None, datetime | None, Fate]] = []
     for candidate in choice.candidates:
         if (offer := candidate.offer) is not None:
             fate = Fate.HELD if keep and candidate.rank is not None else Fate.TO_REJECT

@@ -19,8 +19,8 @@ from uuid import UUID, uuid4, uuid5
 import structlog
 
 from planner_app.execution_broker.times import parse_instant
+from planner_app.voter.answers import Verdict
 from planner_app.voter.ballots import State, now_text
-from planner_app.voter.choose import Verdict
 from planner_app.voter.config import Amount, Slurmrestd, VoterConfig
 from planner_app.voter.deliver import NotDelivered, deliver, leave, prepare
 from planner_app.voter.explain import explain

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 from uuid import UUID
 
@@ -45,8 +45,7 @@ class Planner:
         return f"{self.url}/sessions/{session}"
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """A whole reply."""
 
     status: int
@@ -60,7 +59,7 @@ class Reply:
         Raises MalformedBody that says what came instead of JSON or YAML.
         """
         header = self.headers.get("content-type")
-        media = media_type(header)
+        media = JSON if header == JSON else media_type(header)
         if media is None:
             media = JSON if (header or "").startswith("application/problem+json") else None
         if media is None:

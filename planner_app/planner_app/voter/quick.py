@@ -7,130 +7,134 @@ is an offer here that is none, or another one, for them (`tests/test_voter_quick
 """
 
 import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from math import isfinite
 from typing import Any
-from uuid import UUID
 
 from pydantic import ValidationError
 
 from planner_app.execution_broker import kinds
 from planner_app.execution_broker.models import Session
 from planner_app.execution_broker.times import parse_duration, parse_instant
-from planner_app.voter.choose import Offer
+from planner_app.voter.answers import Offer
 
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+is_uuid = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 MAX_OFFERS = 1000
 _LONGEST = 2000
 _MOST = 2**53
 """Whole numbers up to this are the same as floating ones."""
-_OTHERS = ("executable", "storage", "data", "connectors")
+_OTHERS = frozenset({"executable", "storage", "data", "connectors"})
 """Fields of an offer that the choice does not look at."""
-_BY_HAND = (
-    ("meta", frozenset({"uuid"})),
-    ("compute", frozenset({"kind", "cores", "memory"})),
-    ("schedule", frozenset({"available"})),
-)
-_SET = frozenset({"kind", "meta", "result", "offers"})
+_BY_HAND = (("meta", 1), ("compute", 3), ("schedule", 1))
+"""Fields that are looked at, and of how many of theirs each."""
 _PRICED = frozenset({"kind", "type", "description", "min", "max"})
-_duration = lru_cache(maxsize=256)(parse_duration)
+# The same ones come many times: offers of one answer expire together, and begin when it was made.
+read_duration = lru_cache(maxsize=256)(parse_duration)
+read_instant = lru_cache(maxsize=256)(parse_instant)
 
 
-class _NotPlain(Exception):
+class NotPlain(Exception):
     """For the models to read."""
 
 
-_WRONG = (_NotPlain, KeyError, TypeError, AttributeError, ValueError, OverflowError, ValidationError)
+Plain = tuple[datetime | None, tuple[Offer, ...]]
+"""When an answer was made, where it says so, and its offers."""
+WRONG = (NotPlain, KeyError, TypeError, AttributeError, ValueError, OverflowError, ValidationError)
 
 
-def read_plain_set(planner: str, url: str, document: Any) -> tuple[datetime | None, tuple[Offer, ...]] | None:
+def read_plain_set(planner: str, url: str, document: Any) -> Plain | None:
     """Read a whole answer that offers something: when it was made, and the offers; None where anything is not plain.
 
     `url` is that of all sessions of the planner.
     """
     try:
-        if document.keys() != _SET or document["result"] != "YES" or type(document["kind"]) is not str:
+        # With the four that are read there is no fifth.
+        if len(document) != 4 or document["result"] != "YES" or type(document["kind"]) is not str:
             return None
         created = None
         for name, value in document["meta"].items():
             if name == "created":
-                created = parse_instant(value)
+                created = read_instant(value)
             elif not (
-                _UUID.fullmatch(value)
-                if name == "uuid"
-                else name == "url" and type(value) is str and len(value) <= _LONGEST
+                is_uuid(value) if name == "uuid" else name == "url" and type(value) is str and len(value) <= _LONGEST
             ):
                 return None
-        offers, ids = document["offers"], set()
+        offers = document["offers"]
         if type(offers) is not list or not 0 < len(offers) <= MAX_OFFERS:
             return None
-        read = []
-        for offer in offers:
-            text = offer["meta"]["uuid"]
-            ids.add(text)
-            read.append(_read(planner, f"{url}/{text}", text, offer))
-        return (created, tuple(read)) if len(ids) == len(read) else None
-    except _WRONG:
+        read = tuple([_read(planner, url, offer) for offer in offers])
+        return (created, read) if all_differ(read) else None
+    except WRONG:
         return None
+
+
+def all_differ(offers: Sequence[Offer]) -> bool:
+    """Whether no two offers have the same id."""
+    return len(offers) == 1 or len({offer.uuid for offer in offers}) == len(offers)
 
 
 def read_plain(planner: str, url: str, offer: Any) -> Offer | None:
-    """Read one offer, whose address is known; None where it is not plain, or wrong."""
+    """Read one offer; None where it is not plain, or wrong. `url` is that of all sessions of the planner."""
     try:
-        return _read(planner, url, offer["meta"]["uuid"], offer)
-    except _WRONG:
+        return _read(planner, url, offer)
+    except WRONG:
         return None
 
 
-def _read(planner: str, url: str, uuid: str, offer: dict[str, Any]) -> Offer:
+def _read(planner: str, url: str, offer: dict[str, Any]) -> Offer:
+    meta, compute, schedule = offer["meta"], offer["compute"], offer["schedule"]
+    uuid = meta["uuid"]
     # A kind is told from the whole, and any word will do.
-    if type(offer.get("kind", "")) is not str or offer["phase"] != "OFFERED" or not _UUID.fullmatch(uuid):
-        raise _NotPlain
-    rest = {name: offer[name] for name in _OTHERS if name in offer}
-    for name, known in _BY_HAND:
-        if not known.issuperset(offer[name]) or type(offer[name]) is not dict:
-            rest[name] = offer[name]
-    if rest:
-        Session.model_validate(rest, extra="ignore")
-    compute = offer["compute"]
+    if offer["phase"] != "OFFERED" or not is_uuid(uuid) or type(offer.get("kind", "")) is not str:
+        raise NotPlain
+    if not (len(meta) == 1 and len(compute) == 3 and len(schedule) == 1 and _OTHERS.isdisjoint(offer)):
+        _let_models_check(offer)
     if compute["kind"] != kinds.SIMPLE_COMPUTE:
-        raise _NotPlain
-    available = offer["schedule"]["available"]
-    if available.keys() != {"start", "duration"}:
-        raise _NotPlain
+        raise NotPlain
+    available = schedule["available"]
+    if len(available) != 2:
+        raise NotPlain
     first, _, second = available["start"].partition("/")
-    start = parse_instant(first)
-    _ = start + _duration(second)  # an interval of another form is not plain, and none may end after the year 9999
-    duration: timedelta = _duration(available["duration"])
+    start = read_instant(first)
+    _ = start + read_duration(second)  # an interval of another form is not plain, and none may end after the year 9999
+    duration: timedelta = read_duration(available["duration"])
     _ = start + duration
     costs: dict[str, float] = {}
     for name, _, most in _priced(offer.get("costs"), kinds.SIMPLE_COST, kinds.COST_TYPE_PREFIX):
         if most < 0:
-            raise _NotPlain
+            raise NotPlain
         costs[name] = max(most, costs.get(name, most))
     metrics: dict[str, float] = {}
     for name, least, _ in _priced(offer.get("metrics"), kinds.SIMPLE_METRIC, kinds.METRIC_TYPE_PREFIX):
         metrics[name] = min(least, metrics.get(name, least))
     return Offer(
-        planner=planner,
-        uuid=UUID(uuid),
-        url=url,
-        cores=_surely(compute["cores"]),
-        memory_gib=_surely(compute["memory"]),
-        start=start,
-        duration=duration,
-        expires=parse_instant(offer["expires"]),
-        costs=costs,
-        metrics=metrics,
+        planner,
+        uuid,
+        f"{url}/{uuid}",
+        _surely(compute["cores"]),
+        _surely(compute["memory"]),
+        start,
+        duration,
+        read_instant(offer["expires"]),
+        costs,
+        metrics,
     )
+
+
+def _let_models_check(offer: dict[str, Any]) -> None:
+    """Check what is not looked at here, alone and in what else there is beside what is."""
+    rest = {name: offer[name] for name in _OTHERS if name in offer}
+    rest |= {name: offer[name] for name, known in _BY_HAND if len(offer[name]) != known}
+    Session.model_validate(rest, extra="ignore")
 
 
 def _surely(amount: dict[str, Any]) -> int:
     """The lower end of a range of whole numbers above zero."""
     least, most = amount["min"], amount["max"]
     if len(amount) != 2 or type(least) is not int or type(most) is not int or not 0 < least <= most < _MOST:
-        raise _NotPlain
+        raise NotPlain
     return least
 
 
@@ -139,18 +143,18 @@ def _priced(listed: Any, kind: str, prefix: str) -> list[tuple[str, float, float
     if listed is None:
         return []
     if type(listed) is not list:
-        raise _NotPlain
+        raise NotPlain
     read = []
     for each in listed:
-        if each["kind"] != kind or not each.keys() <= _PRICED:
-            raise _NotPlain
+        if each["kind"] != kind or not _PRICED.issuperset(each):
+            raise NotPlain
         name, words = each["type"], each.get("description", "")
         if type(name) is not str or len(name) > _LONGEST or type(words) is not str:
-            raise _NotPlain
+            raise NotPlain
         most = _number(each["max"] if "max" in each else each["min"])
         least = _number(each["min"] if "min" in each else each["max"])
         if least > most:
-            raise _NotPlain
+            raise NotPlain
         read.append((name.removeprefix(prefix), least, most))
     return read
 
@@ -158,4 +162,4 @@ def _priced(listed: Any, kind: str, prefix: str) -> list[tuple[str, float, float
 def _number(value: Any) -> float:
     if (type(value) is float and isfinite(value)) or (type(value) is int and -_MOST < value < _MOST):
         return float(value)
-    raise _NotPlain
+    raise NotPlain

@@ -24,7 +24,7 @@ from planner_app.execution_broker.models import (
     UnknownKind,
 )
 from planner_app.execution_broker.times import Interval
-from planner_app.voter.choose import Demand, Range
+from planner_app.voter.answers import Demand, Range
 from planner_app.voter.config import Amount, App
 
 INPUT_DIRECTORY = "/data"

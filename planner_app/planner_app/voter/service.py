@@ -13,9 +13,10 @@ import structlog
 from planner_app.execution_broker.codecs import JSON, MalformedBody, encode
 from planner_app.execution_broker.models import Phase
 from planner_app.voter.accept import Outcome, accept, dismiss, is_rejected
+from planner_app.voter.answers import Demand
 from planner_app.voter.ballots import Ballots, Fate, HeldOffer, State, now_text
 from planner_app.voter.budgets import Budget, Budgets
-from planner_app.voter.choose import Demand, choose
+from planner_app.voter.choose import choose
 from planner_app.voter.collect import collect
 from planner_app.voter.config import App, VoterConfig
 from planner_app.voter.documents import (
@@ -205,7 +206,7 @@ class Voter:
             self.spawn(self._dismiss_unwanted(ballot))
             return ballot_document(ballot, state, document)
         await self.ballots.decide(ballot, State.ACCEPTING, document, fates(choice, answers, keep=True))
-        held = [HeldOffer(ballot, offer.planner, str(offer.uuid), offer.expires, Fate.HELD) for offer in choice.ranked]
+        held = [HeldOffer(ballot, offer.planner, offer.uuid, offer.expires, Fate.HELD) for offer in choice.ranked]
         return await self._accept(ballot, document, held, began)
 
     async def _accept(
