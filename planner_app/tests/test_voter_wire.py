@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from planner_app.voter.at_once import exchange_all
-from planner_app.voter.wire import Head, Origin, Unreached, Wire, WireError, request_bytes
+from planner_app.voter.wire import Connection, Head, Origin, Unreached, Wire, WireError, request_bytes
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -199,7 +199,7 @@ async def test_many_at_once_each_is_told_its_own() -> None:
             pass
         expected: Outcomes = {0: (200, b"ab"), 4: (200, b"ab"), 1: "it is no HTTP", 2: "answered more", 3: "middle"}
         for _ in range(3):  # the second time over the same connections
-            told = await all_of(wire, [one, two, three, four, one, silent, gone], seconds=0.3)
+            told = await all_of(wire, [one, two, three, four, one, silent, gone], seconds=1)
             assert sorted(told) == [0, 1, 2, 3, 4, 6]
             for index, what in expected.items():
                 assert told[index] == what or str(what) in str(told[index])
@@ -294,3 +294,58 @@ async def test_a_second_request_has_all_the_time_there_is() -> None:
 
         await exchange_all(wire, [(origin, first)], 100, 60, took, patience=0.1)
         assert told == [204, 201]
+
+
+HEADS = [
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\ndate: x\r\ncontent-length: 2\r\nContent-Type: a/b\r\n\r\n",
+    b"HTTP/1.1 404 No\r\nContent-Length: 2\r\nConnection: close\r\n\r\n",
+    b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n",
+    b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 02\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"HTTP/1.1 204 No\r\nContent-Length: 2\r\n\r\n",
+    b"HTTP/1.1 304 No\r\nContent-Length: 2\r\n\r\n",
+    b"HTTP/1.1 100 Go\r\nContent-Length: 2\r\n\r\n",
+    b"HTTP/1.1 101 Go\r\nUpgrade: x\r\nContent-Length: 2\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nX: " + b"y" * 2000 + b"\r\nContent-Length: 2\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length : 2\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\n\r\n",
+    b"HTTP/9.1 200 OK\r\nContent-Length: 2\r\n\r\n",
+]
+
+
+class Nowhere(asyncio.Transport):
+    """Takes what is written, and lets no one hear of it."""
+
+    def write(self, data: object) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("rest", [b"ab", b"a", b"", b"abc", b"2\r\nab\r\n0\r\n\r\n"])
+@pytest.mark.parametrize("head", HEADS)
+async def test_a_reply_in_one_piece_is_read_as_one_that_comes_in_two(head: bytes, rest: bytes) -> None:
+    def told(pieces: list[bytes], limit: int) -> tuple[object, ...]:
+        connection = Connection()
+        connection.connection_made(Nowhere())
+        connection.send(b"x", limit)
+        for piece in pieces:
+            connection.data_received(piece)
+        failure = str(connection.failure) if connection.failure else ""
+        if not connection.done or failure:
+            return connection.done, failure
+        return (*connection.reply(), connection.reusable)
+
+    whole = head + rest
+    for limit in (1, 1000):
+        for _ in range(2):  # the second time the head is known
+            assert told([whole], limit) == told([whole[:1], whole[1:]], limit)

@@ -6,6 +6,7 @@ of as soon as it is whole, and one timer bounds all. Only what needs a new conne
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from planner_app.voter.wire import Connection, Head, Origin, Wire, WireError
 
@@ -88,7 +89,7 @@ class _AtOnce:
 
     def _begin(self, index: int, request: bytes, connection: Connection) -> None:
         self._open[index] = connection
-        connection.on_end = lambda: self._end(index, connection)
+        connection.on_end = partial(self._end, index, connection)
         connection.send(request, self._limit)
 
     def _end(self, index: int, connection: Connection) -> None:

@@ -8,18 +8,25 @@ No redirects, no proxies, no compression: planners need none of them.
 
 import asyncio
 import os
+import re
 import ssl
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 from urllib.parse import urlsplit
 
 import httptools
 
 _IDLE = 4.0
 """Seconds after which an idle connection is not used again: uvicorn closes it after five."""
+_LENGTH = re.compile("[1-9][0-9]{0,8}")
+_UNPLAIN = frozenset({b"transfer-encoding", b"upgrade"})
+_LONGEST_PLAIN = 1000
+"""Bytes of a head that is kept."""
 _BUFFERED = 1 << 20
 """Bytes of a stream that wait to be taken before more is read."""
 
@@ -45,9 +52,9 @@ class Head:
     headers: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Origin:
-    """Where requests go."""
+    """Where requests go; the same one for the same URL, so that it is told apart without a look at its parts."""
 
     host: str
     port: int
@@ -57,13 +64,58 @@ class Origin:
     name: str
     """The header `Host`."""
 
-    @classmethod
-    def of(cls, url: str) -> "Origin":
+    @staticmethod
+    @lru_cache(maxsize=4096)
+    def of(url: str) -> "Origin":
         """Read a URL of the scheme http or https."""
         parts = urlsplit(url)
         secure = parts.scheme == "https"
         port = parts.port or (443 if secure else 80)
-        return cls(parts.hostname or "", port, secure, parts.path, parts.netloc.rpartition("@")[2])
+        return Origin(parts.hostname or "", port, secure, parts.path, parts.netloc.rpartition("@")[2])
+
+
+class _Parsed:
+    """What httptools says of a head."""
+
+    def __init__(self) -> None:
+        self.names: list[bytes] = []
+        self.values: dict[str, str] = {}
+        self.complete = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        self.names.append(name.lower())
+        self.values[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        """It is whole."""
+        self.complete = True
+
+
+@lru_cache(maxsize=256)
+def _plain_head(data: bytes) -> tuple[Head, int, bool] | None:
+    """Read a head that many replies share, as planners that are asked at once answer with the same one.
+
+    It has an end and a length of its body and nothing that makes the body another one. Returned is the head too, and
+    whether another request may follow; None for what is to be parsed as it comes.
+    """
+    parsed = _Parsed()
+    parser = httptools.HttpResponseParser(parsed)
+    try:
+        parser.feed_data(data)
+    except httptools.HttpParserError:
+        return None
+    length = parsed.values.get("content-length", "")
+    if (
+        not parsed.complete
+        or not _LENGTH.fullmatch(length)
+        or parsed.names.count(b"content-length") != 1
+        or not _UNPLAIN.isdisjoint(parsed.names)
+        or (status := parser.get_status_code()) < 200
+        or status in (204, 304)
+    ):
+        return None
+    return Head(status, parsed.values), int(length), parser.should_keep_alive()
 
 
 class Connection(asyncio.Protocol):
@@ -82,7 +134,8 @@ class Connection(asyncio.Protocol):
         self._begin()
 
     def _begin(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
+        # None until something comes that is not a whole reply with a plain head.
+        self._parser: Any = None
         self._names: dict[str, str] = {}
         self._parts.clear()
         self._held = 0
@@ -101,8 +154,16 @@ class Connection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came."""
+        """Take what came."""
+        if self.done:
+            self.abort()  # nobody has asked for more
+            return
         self._anything = True
+        if self._parser is None:
+            if self._whole and self._take_whole(data):
+                self._wake()
+                return
+            self._parser = httptools.HttpResponseParser(self)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -111,6 +172,19 @@ class Connection(asyncio.Protocol):
             self.transport.pause_reading()
         if not self._whole or self.done:
             self._wake()
+
+    def _take_whole(self, data: bytes) -> bool:
+        """Take a reply that came in one piece; whether it is one, and plain."""
+        end = data.find(b"\r\n\r\n", 0, _LONGEST_PLAIN) + 4
+        if end < 4 or (plain := _plain_head(data[:end])) is None:
+            return False
+        self.head, length, self._keep_alive = plain
+        if len(data) != end + length or length > self._limit:
+            self.head = None
+            return False
+        self._parts.append(data[end:])
+        self.done = True
+        return True
 
     def connection_lost(self, error: Exception | None) -> None:
         """Say that nothing more comes."""
