@@ -3,8 +3,10 @@
 
 Two rows: the stage `quotas` with 6 and with 300 platforms, and all of site.yml with 6 and with 60. Those above the
 inventory's own are half Slurm accounts, half Kubernetes namespaces, have no planner (`planner: false`), and are taken
-away again at the end. Writes are asked of the clusters, as in no_change.py. Use a testbed that nobody works on: other
-work shows in the times, and other people's writes in the counts.
+away again at the end. The list stands where people have it, in an inventory, here a copy of inventories/local; what is
+given by `-e @FILE` Ansible copies at its start, which takes longer than to read it. Writes are asked of the clusters,
+as in no_change.py. Use a testbed that nobody works on: other work shows in the times, and other people's writes in the
+counts.
 
 Usage: benchmarks/growth.py --testbed NAME [--runs 5] [--stage 300] [--site 60] [--keep]
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -25,7 +28,8 @@ from typing import Any
 import yaml
 from no_change import PROJECT, kubernetes_writes, slurm_writes
 
-INVENTORY = PROJECT / "inventories/local/group_vars/all/platforms.yml"
+INVENTORY = PROJECT / "inventories/local"
+PLATFORMS = "group_vars/all/platforms.yml"
 QUOTAS = ["--tags", "quotas"]
 #: The list is made shorter on purpose here.
 MANY = ["-e", "slurm_accounts_max_deletions=100000", "-e", "kubernetes_namespaces_max_deletions=100000"]
@@ -37,8 +41,9 @@ class Testbed:
     def __init__(self, name: str, directory: Path) -> None:
         self.name = name
         self.state = Path.home() / ".local/state/caesar-testbed" / name
-        self.file = directory / "platforms.yml"
-        self.described: dict[str, Any] = yaml.safe_load(INVENTORY.read_text())
+        self.inventory = directory / "inventory"
+        shutil.copytree(INVENTORY, self.inventory)
+        self.described: dict[str, Any] = yaml.safe_load((INVENTORY / PLATFORMS).read_text())
         self.count = len(self.described["virtual_platforms"])
 
     def platforms(self, count: int) -> list[dict[str, Any]]:
@@ -65,11 +70,12 @@ class Testbed:
 
     def run(self, count: int, *arguments: str) -> tuple[float, int]:
         """Seconds and changed tasks of a run of site.yml with so many platforms."""
-        self.file.write_text(yaml.safe_dump({"virtual_platforms": self.platforms(count)}))
-        command = [PROJECT / ".venv/bin/ansible-playbook", "site.yml", "-e", f"testbed_name={self.name}"]
+        described = self.described | {"virtual_platforms": self.platforms(count)}
+        (self.inventory / PLATFORMS).write_text(yaml.safe_dump(described))
+        command = [PROJECT / ".venv/bin/ansible-playbook", "-i", self.inventory, "site.yml"]
         start = time.monotonic()
         run = subprocess.run(
-            [*command, "-e", f"@{self.file}", *MANY, *arguments],
+            [*command, "-e", f"testbed_name={self.name}", *MANY, *arguments],
             cwd=PROJECT,
             capture_output=True,
             text=True,
