@@ -5,6 +5,7 @@ Pure: nothing here asks a cluster.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -97,6 +98,8 @@ _QUANTITY = re.compile(r"([+-]?\d+(?:\.\d*)?|[+-]?\.\d+)(?:[eE]([+-]?\d+)|([a-zA
 _QUANTITIES = frozenset({"hard", "max", "min", "default", "defaultRequest", "capacity", "requests", "limits"})
 
 
+# A few dozen are all that hundreds of namespaces have. By type, since 1 and True are equal.
+@functools.lru_cache(maxsize=10000, typed=True)
 def quantity(text: str | float) -> Fraction:
     """The value of a Kubernetes quantity: `500m`, `16Gi`, `1e3`, `2`.
 
