@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import service_manifests as made
 
 
@@ -10,9 +11,29 @@ def containers(items: list[made.Object], kind: str) -> list[made.Object]:
 
 
 def test_a_password_that_is_changed_does_not_make_the_database_unready() -> None:
+    """Nor one that is another than the files have: what is to be done then is said by the role, which must reach it."""
     [container] = containers(made.mongodb(), "StatefulSet")
-    assert "readyz" in str(container["startupProbe"])
-    assert "readyz" not in str(container["readinessProbe"])
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert "readyz" not in str(container[probe])
+
+
+@pytest.mark.parametrize("engine", ["ferretdb", "mongodb"])
+def test_a_database_that_asks_for_no_password_hears_nobody_but_its_own_machine(engine: str) -> None:
+    [usual] = containers(made.mongodb(mongodb_engine=engine), "StatefulSet")
+    [alone] = containers(made.mongodb(mongodb_engine=engine, mongodb_alone=True), "StatefulSet")
+    said = {"ferretdb": "--listen-addr=127.0.0.1:27017", "mongodb": "--bind_ip 127.0.0.1"}[engine]
+    asks = {"ferretdb": "--test-enable-new-auth", "mongodb": "--auth"}[engine]
+    assert said in " ".join(alone["args"])
+    assert said not in " ".join(usual["args"])
+    assert asks in usual["args"]
+    assert asks not in alone["args"]
+    # MongoDB's image asks for passwords where it has one.
+    assert "PASSWORD" not in str(alone.get("env"))
+    # The node is somebody else to it: none of its probes would find the port.
+    assert "startupProbe" in alone
+    assert not {"readinessProbe", "livenessProbe"} & set(alone)
+    for name in ("image", "volumeMounts", "securityContext", "resources"):
+        assert alone[name] == usual[name]
 
 
 def test_mongodb_s_own_image_reads_the_password_from_a_file() -> None:

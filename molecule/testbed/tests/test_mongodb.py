@@ -465,6 +465,42 @@ def test_drift_is_taken_back_and_a_new_password_reaches_engine_secret_and_pods(k
         assert answer.status == 200
 
 
+def test_a_password_that_nobody_knows_any_more_is_regained_when_asked_for(kubectl: Kubectl, kube: Host) -> None:
+    """The Secret and the operator's file are both gone, the database's files are not."""
+    with as_caesar() as mongo:
+        mongo.caesardb.drop_collection(JOBS)
+        mongo.caesardb[JOBS].insert_many(documents())
+        before = contents(mongo)
+    former, file = password(), STATE / "secrets/mongodb-password"
+    file.unlink()
+    kube.check_output(f"KUBECONFIG=/etc/kubernetes/admin.conf kubectl -n {NAMESPACE} delete secret mongodb")
+
+    told = playbook("playbooks/mongodb.yml")
+    words = " ".join(told.stdout.split())
+    assert told.returncode != 0
+    assert "the database takes neither the password in" in words
+    assert "-e mongodb_regain=true" in words
+    with as_caesar(former) as mongo:
+        assert contents(mongo) == before
+
+    done = playbook(*BOTH, "-e", "mongodb_regain=true", "--diff", "-vvv")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert password() not in done.stdout + done.stderr
+    with as_caesar() as mongo:
+        assert contents(mongo) == before
+        mongo.caesardb.drop_collection(JOBS)
+    with pytest.raises(OperationFailure), as_caesar(former):
+        pass
+    [container] = kubectl(f"-n {NAMESPACE} get statefulset mongodb")["spec"]["template"]["spec"]["containers"]
+    assert "--test-enable-new-auth" in container["args"]
+    about = yaml.safe_load((STATE / "caesar-rest.yml").read_text())
+    with urllib.request.urlopen(f"{about['url']}/jobs", timeout=20) as answer:
+        assert answer.status == 200
+    again = playbook("playbooks/mongodb.yml", "-e", "mongodb_regain=true")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "changed=0" in again.stdout, "who is let in has nothing to regain"
+
+
 def test_the_password_is_nowhere(kube: Host) -> None:
     assert stat.S_IMODE((STATE / "secrets/mongodb-password").stat().st_mode) == 0o600
     arguments = kube.check_output("cat /proc/[0-9]*/cmdline | tr '\\0' ' '")

@@ -28,7 +28,7 @@ from archive import Collection, NoBackup, Writer, documents, member, pack, unpac
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from forward import forwarded
-from pymongo import MongoClient
+from passwords import Client, LockedOut, agree, engine_of, login, regain
 from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 
 #: The engine's own; users are made by the role.
@@ -38,16 +38,10 @@ COUNTED = re.compile(r".+\.accounting|appstats")
 RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
 #: Documents and bytes that are written at once.
 BATCH, BATCH_BYTES = 1000, 8 << 20
-#: A database whose pod is new answers after some seconds.
-PATIENCE_MS = 30_000
 #: So long a database that died during a restore may take to come back.
 UNDO_SECONDS = 120.0
-#: MongoDB's number for a name or password that it does not know.
-NO_SUCH_LOGIN = 18
-#: The user that MongoDB's image makes, and where he is known.
-ROOT, ROOTS_DATABASE = "root", "admin"
-
-Client = MongoClient[dict[str, Any]]
+#: What the program ends with where no password is known.
+LOCKED_OUT = 3
 
 
 class Changing(Exception):
@@ -57,10 +51,6 @@ class Changing(Exception):
 def say(text: str) -> None:
     """Print a line of progress at once."""
     print(text, flush=True)
-
-
-class LockedOut(Exception):
-    """The database takes none of the passwords at hand."""
 
 
 class NotUndone(Exception):
@@ -260,26 +250,6 @@ def table(collections: Sequence[Collection], *lines: str) -> str:
 
 
 @contextmanager
-def login(port: int, user: str, database: str, password: str) -> Iterator[Client]:
-    """A client that is logged in; raises OperationFailure where that is refused."""
-    client: Client = MongoClient(
-        "127.0.0.1",
-        port,
-        username=user,
-        password=password,
-        authSource=database,
-        directConnection=True,
-        serverSelectionTimeoutMS=PATIENCE_MS,
-        retryWrites=False,  # no engine without replicas has them
-    )
-    try:
-        client.admin.command("ping")
-        yield client
-    finally:
-        client.close()
-
-
-@contextmanager
 def connected(options: argparse.Namespace) -> Iterator[Client]:
     """The database, through the API server."""
     password = options.password_file.read_text().rstrip("\n")
@@ -332,52 +302,6 @@ def put_back(options: argparse.Namespace, place: Path) -> str:
     )
 
 
-def engine_of(client: Client) -> str:
-    """What it is, whatever its image is called: FerretDB knows no roles."""
-    information: Mapping[str, Any] = client.server_info()
-    return "FerretDB" if "ferretdb" in information or "ferretdbVersion" in information else "MongoDB"
-
-
-def accepted(port: int, user: str, database: str, passwords: Sequence[str]) -> str | None:
-    """The first of these passwords that the database takes; None where it takes none."""
-    for password in passwords:
-        try:
-            with login(port, user, database, password):
-                return password
-        except OperationFailure as error:
-            if error.code != NO_SUCH_LOGIN:
-                raise
-    return None
-
-
-def agree(port: int, engine: str, user: str, database: str, passwords: Sequence[str]) -> list[str]:
-    """Let the user in by the first of the passwords, with the help of the others; what was changed.
-
-    In FerretDB he changes his own. In MongoDB root makes him, and has the same password.
-
-    Raises:
-        LockedOut: where the database takes none of them.
-    """
-    wanted = passwords[0]
-    chief, where = (ROOT, ROOTS_DATABASE) if engine == "mongodb" else (user, database)
-    known = accepted(port, chief, where, passwords)
-    if known is None:
-        raise LockedOut(chief)
-    if known == wanted and (chief == user or accepted(port, user, database, [wanted])):
-        return []
-    with login(port, chief, where, known) as client:
-        if chief != user:
-            there = client[database].command("usersInfo", user)["users"]
-            roles = [] if engine_of(client) == "FerretDB" else [{"role": "dbOwner", "db": database}]
-            client[database].command("updateUser" if there else "createUser", user, pwd=wanted, roles=roles)
-        # The last, so that a run that was stopped before is taken up by the next.
-        if known != wanted:
-            client[where].command("updateUser", chief, pwd=wanted)
-    if accepted(port, user, database, [wanted]) is None:
-        raise LockedOut(user)
-    return [user] if chief == user or known == wanted else [user, chief]
-
-
 def former_password(options: argparse.Namespace) -> tuple[str, bool]:
     """The password that Kubernetes has, empty where it has none; and whether there is a database."""
     from kubernetes import client, config
@@ -413,15 +337,24 @@ def change_password(options: argparse.Namespace, place: Path) -> str:
             raise LockedOut(
                 f"the database takes neither the password in {options.password_file} nor that of the Secret "
                 f"{options.namespace}/mongodb for {error}: its files have the one with which they were made or last "
-                "changed. Put that one into the file and run this again"
+                "changed. Put that one into the file and run this again; where nobody knows it, say "
+                "-e mongodb_regain=true: all documents stay, and the database is closed to all others meanwhile"
             ) from None
     return f"changed for {' and '.join(changed)}\n" if changed else "it is the one that the database has\n"
+
+
+def regain_database(options: argparse.Namespace, place: Path) -> str:
+    """Put the operator's password in the place of one that nobody knows."""
+    password = options.password_file.read_text().rstrip("\n")
+    with forwarded(options.kubeconfig, options.context, options.namespace, options.pod, 27017) as port:
+        regain(port, options.engine, options.user, options.database, password)
+    return "it takes this password from now on\n"
 
 
 def parser() -> argparse.ArgumentParser:
     """The program's arguments."""
     made = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    made.add_argument("what", choices=["dump", "check", "restore", "password"])
+    made.add_argument("what", choices=["dump", "check", "restore", "password", "regain"])
     made.add_argument("--kubeconfig", type=Path)
     made.add_argument("--context", default="")
     made.add_argument("--namespace", default="")
@@ -448,7 +381,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program."""
     options = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, stop)
-    act = {"dump": dump, "check": check, "restore": put_back, "password": change_password}[options.what]
+    act = {
+        "dump": dump,
+        "check": check,
+        "restore": put_back,
+        "password": change_password,
+        "regain": regain_database,
+    }[options.what]
     try:
         with tempfile.TemporaryDirectory(prefix="mongodb-") as place:
             text = act(options, Path(place))
@@ -467,7 +406,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"{error.strerror}: {error.filename}" if error.filename else error, file=sys.stderr)
         return 1
-    except (PyMongoError, ValueError, Changing, LockedOut, NotUndone) as error:
+    except LockedOut as error:
+        print(error, file=sys.stderr)
+        return LOCKED_OUT
+    except (PyMongoError, ValueError, Changing, NotUndone) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
