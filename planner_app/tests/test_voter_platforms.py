@@ -16,8 +16,9 @@ from planner_app.voter.api import create_app
 from planner_app.voter.arguments import make_parser, question
 from planner_app.voter.ballots import Ballots
 from planner_app.voter.config import VoterConfig
+from planner_app.voter.heads import Head, Origin
 from planner_app.voter.planners import Planner, Planners
-from planner_app.voter.wire import Connection, Head, Origin, Wire
+from planner_app.voter.wire import Connection, Wire
 from tests.fakes import TOKENS, Clock, FakePlanner, FakePlatform
 from tests.voter_stubs import lifespan_of, until
 

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 from planner_app.voter.at_once import exchange_all
-from planner_app.voter.wire import Connection, Head, Origin, Unreached, Wire, WireError, request_bytes
+from planner_app.voter.heads import Head, Origin, request_bytes
+from planner_app.voter.wire import Connection, Unreached, Wire, WireError
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -8,7 +8,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from planner_app.voter.wire import Connection, Head, Origin, Wire, WireError
+from planner_app.voter.heads import Head, Origin
+from planner_app.voter.wire import Connection, Wire, WireError
 
 Took = Callable[[int, Head | None, bytes, WireError | None], bytes | None]
 """Told of one request: which, its reply's head and body or None and nothing, and what went wrong, if so.

@@ -12,17 +12,9 @@ from uuid import UUID
 from planner_app.execution_broker import kinds
 from planner_app.execution_broker.codecs import JSON, MalformedBody, decode, encode, media_type
 from planner_app.voter.at_once import exchange_all
+from planner_app.voter.heads import Head, Origin, head_bytes, request_line
 from planner_app.voter.text import one_line
-from planner_app.voter.wire import (
-    Head,
-    Origin,
-    Streamed,
-    Unreached,
-    Wire,
-    WireError,
-    head_bytes,
-    request_line,
-)
+from planner_app.voter.wire import Streamed, Unreached, Wire, WireError
 
 MAX_BODY = 1_000_000
 

@@ -8,25 +8,19 @@ No redirects, no proxies, no compression: planners need none of them.
 
 import asyncio
 import os
-import re
 import ssl
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
 
 import httptools
 
+from planner_app.voter.heads import LONGEST_PLAIN, Head, Origin, plain_head, request_bytes
+
 _IDLE = 4.0
 """Seconds after which an idle connection is not used again: uvicorn closes it after five."""
-_LENGTH = re.compile("[1-9][0-9]{0,8}")
-_UNPLAIN = frozenset({b"transfer-encoding", b"upgrade"})
-_LONGEST_PLAIN = 1000
-"""Bytes of a head that is kept."""
 _BUFFERED = 1 << 20
 """Bytes of a stream that wait to be taken before more is read."""
 
@@ -42,80 +36,6 @@ class WireError(Exception):
 
 class Unreached(WireError):
     """There is no connection: nothing can have arrived."""
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The beginning of a reply; names of headers are in lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Origin:
-    """Where requests go; the same one for the same URL, so that it is told apart without a look at its parts."""
-
-    host: str
-    port: int
-    secure: bool
-    prefix: str
-    """Of all paths."""
-    name: str
-    """The header `Host`."""
-
-    @staticmethod
-    @lru_cache(maxsize=4096)
-    def of(url: str) -> "Origin":
-        """Read a URL of the scheme http or https."""
-        parts = urlsplit(url)
-        secure = parts.scheme == "https"
-        port = parts.port or (443 if secure else 80)
-        return Origin(parts.hostname or "", port, secure, parts.path, parts.netloc.rpartition("@")[2])
-
-
-class _Parsed:
-    """What httptools says of a head."""
-
-    def __init__(self) -> None:
-        self.names: list[bytes] = []
-        self.values: dict[str, str] = {}
-        self.complete = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header."""
-        self.names.append(name.lower())
-        self.values[name.decode("latin-1").lower()] = value.decode("latin-1")
-
-    def on_headers_complete(self) -> None:
-        """It is whole."""
-        self.complete = True
-
-
-@lru_cache(maxsize=256)
-def _plain_head(data: bytes) -> tuple[Head, int, bool] | None:
-    """Read a head that many replies share, as planners that are asked at once answer with the same one.
-
-    It has an end and a length of its body and nothing that makes the body another one. Returned is the head too, and
-    whether another request may follow; None for what is to be parsed as it comes.
-    """
-    parsed = _Parsed()
-    parser = httptools.HttpResponseParser(parsed)
-    try:
-        parser.feed_data(data)
-    except httptools.HttpParserError:
-        return None
-    length = parsed.values.get("content-length", "")
-    if (
-        not parsed.complete
-        or not _LENGTH.fullmatch(length)
-        or parsed.names.count(b"content-length") != 1
-        or not _UNPLAIN.isdisjoint(parsed.names)
-        or (status := parser.get_status_code()) < 200
-        or status in (204, 304)
-    ):
-        return None
-    return Head(status, parsed.values), int(length), parser.should_keep_alive()
 
 
 class Connection(asyncio.Protocol):
@@ -175,8 +95,8 @@ class Connection(asyncio.Protocol):
 
     def _take_whole(self, data: bytes) -> bool:
         """Take a reply that came in one piece; whether it is one, and plain."""
-        end = data.find(b"\r\n\r\n", 0, _LONGEST_PLAIN) + 4
-        if end < 4 or (plain := _plain_head(data[:end])) is None:
+        end = data.find(b"\r\n\r\n", 0, LONGEST_PLAIN) + 4
+        if end < 4 or (plain := plain_head(data[:end])) is None:
             return False
         self.head, length, self._keep_alive = plain
         if len(data) != end + length or length > self._limit:
@@ -408,26 +328,3 @@ def _words(error: OSError) -> str:
     if error.errno is not None and error.errno > 0 and not isinstance(error, ssl.SSLError):
         return os.strerror(error.errno)
     return str(error) or type(error).__name__
-
-
-def request_bytes(origin: Origin, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
-    """Write a request. Raises ValueError where a line break would make more lines of one."""
-    if body is not None:
-        headers = {**headers, "Content-Length": str(len(body))}
-    return request_line(origin, method, path) + head_bytes(headers) + b"\r\n" + (body or b"")
-
-
-def request_line(origin: Origin, method: str, path: str) -> bytes:
-    """Write the first line of a request, and to whom it is. Raises ValueError as `head_bytes` does."""
-    return _lines(f"{method} {origin.prefix}{path} HTTP/1.1", f"Host: {origin.name}")
-
-
-def head_bytes(headers: Mapping[str, str]) -> bytes:
-    """Write headers. Raises ValueError where a line break would make more lines of one."""
-    return _lines(*(f"{name}: {value}" for name, value in headers.items()))
-
-
-def _lines(*lines: str) -> bytes:
-    if any("\r" in line or "\n" in line for line in lines):
-        raise ValueError("a line break in a request's head")
-    return "".join(line + "\r\n" for line in lines).encode("latin-1")
