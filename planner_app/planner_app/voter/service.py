@@ -11,8 +11,7 @@ from uuid import UUID
 import structlog
 
 from planner_app.execution_broker.codecs import JSON, MalformedBody, encode
-from planner_app.execution_broker.models import Phase
-from planner_app.voter.accept import Outcome, accept, dismiss, is_rejected
+from planner_app.voter.accept import Outcome, accept
 from planner_app.voter.answers import Demand
 from planner_app.voter.ballots import Ballots, Fate, HeldOffer, State, now_text
 from planner_app.voter.budgets import Budget, Budgets
@@ -36,15 +35,14 @@ from planner_app.voter.documents import (
 )
 from planner_app.voter.follow import followed
 from planner_app.voter.metrics import Metrics
-from planner_app.voter.planners import NoReply, Planner, Planners, Reply
+from planner_app.voter.planners import NoReply, Planner, Planners
 from planner_app.voter.policy import Key, Policy
 from planner_app.voter.requests import Wish, build_request, demand_of
 from planner_app.voter.text import one_line
+from planner_app.voter.unwanted import Unwanted
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-_FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0
-"""Seconds between two attempts to reject or cancel; each is twice the one before, up to the longest."""
 _LOOKS_AT_ONCE = 32
 
 
@@ -90,7 +88,7 @@ class Voter:
         self._wake = asyncio.Event()
         self._looks = asyncio.Semaphore(_LOOKS_AT_ONCE)
         self._waiting: dict[str, asyncio.Event] = {}
-        self._dismissing: set[tuple[str, str, str]] = set()
+        self._unwanted = Unwanted(planners, ballots, config.accept_timeout, self.metrics.unwanted, self.spawn)
 
     async def start(self) -> None:
         """Take up unfinished ballots and offers that are to be rejected."""
@@ -99,7 +97,7 @@ class Voter:
                 self._watch(ballot)
             else:
                 self.spawn(self._resume(ballot))
-        self._dismiss(await self.ballots.unwanted())
+        self._unwanted.dismiss(await self.ballots.unwanted())
         self.spawn(self._follow())
 
     async def close(self) -> None:
@@ -203,7 +201,7 @@ class Voter:
             document["timings"]["total_ms"] = ms(monotonic() - began)
             await self.ballots.decide(ballot, state, document, fates(choice, answers, keep=False))
             self._over(ballot, state)
-            self.spawn(self._dismiss_unwanted(ballot))
+            self.spawn(self._unwanted.dismiss_of(ballot))
             return ballot_document(ballot, state, document)
         await self.ballots.decide(ballot, State.ACCEPTING, document, fates(choice, answers, keep=True))
         held = [HeldOffer(ballot, offer.planner, offer.uuid, offer.expires, Fate.HELD) for offer in choice.ranked]
@@ -245,7 +243,7 @@ class Voter:
                 winner = {"planner": offer.planner, "session": offer.session}
                 accepted = ballot_document(ballot, State.RUNNING, document, outcome.phase, winner)
                 self._watch(accepted)
-                self.spawn(self._dismiss_unwanted(ballot))
+                self.spawn(self._unwanted.dismiss_of(ballot))
                 return accepted
             log.warning("offer lost", ballot=ballot, planner=offer.planner, reason=outcome.reason)
             mark(document, offer, lost=outcome.reason)
@@ -257,7 +255,7 @@ class Voter:
         document["timings"]["total_ms"] = ms(monotonic() - began)
         await self.ballots.end(ballot, State.NO_OFFER, document, free_of_charge=True)
         self._over(ballot, State.NO_OFFER)
-        self.spawn(self._dismiss_unwanted(ballot))
+        self.spawn(self._unwanted.dismiss_of(ballot))
         return ballot_document(ballot, State.NO_OFFER, document)
 
     async def _resume(self, ballot: dict[str, Any]) -> None:
@@ -282,82 +280,6 @@ class Voter:
         self.metrics.ballots.labels(state).inc()
         if (event := self._waiting.get(ballot)) is not None:
             event.set()
-
-    # --- what is not wanted any more --------------------------------------------------------------------
-
-    async def _dismiss_unwanted(self, ballot: str) -> None:
-        """Begin with what is on record, which takes a moment: the answer to the client goes out first."""
-        self._dismiss(await self.ballots.unwanted(ballot))
-
-    def _dismiss(self, offers: Sequence[HeldOffer]) -> None:
-        """Reject or cancel offers behind everybody's back, until each is settled or expired."""
-        new = [offer for offer in offers if offer.key not in self._dismissing]
-        self._dismissing.update(offer.key for offer in new)
-        self.metrics.unwanted.set(len(self._dismissing))
-        plain: dict[str, list[HeldOffer]] = {}
-        for offer in new:
-            if offer.fate is Fate.TO_CANCEL or self.planners.get(offer.planner) is None:
-                self.spawn(self._dismiss_one(offer))
-            else:
-                plain.setdefault(offer.planner, []).append(offer)
-        if plain:
-            self.spawn(self._reject_all(plain))
-
-    async def _reject_all(self, plain: Mapping[str, Sequence[HeldOffer]]) -> None:
-        """Reject at once what many planners have offered; what is not settled by that is gone on with one by one."""
-        left = {(offer.planner, offer.session): offer for offers in plain.values() for offer in offers}
-        rejected: list[HeldOffer] = []
-        recording = False
-
-        async def record() -> None:
-            nonlocal recording
-            try:
-                while rejected:
-                    done = rejected.copy()
-                    rejected.clear()
-                    await self.ballots.settle_all(done, Fate.GONE)
-                    self._dismissed(done)
-            finally:
-                recording = False
-
-        def took(planner: Planner, session: str, outcome: Reply | NoReply) -> None:
-            nonlocal recording
-            key = (planner.name, session)
-            if key in left and isinstance(outcome, Reply) and is_rejected(outcome):
-                rejected.append(left.pop(key))
-                if not recording:
-                    recording = True
-                    self.spawn(record())
-
-        sessions = {
-            planner: [offer.session for offer in offers]
-            for name, offers in plain.items()
-            if (planner := self.planners.get(name)) is not None
-        }
-        await self.planners.update_phases(sessions, Phase.REJECTED, self.config.accept_timeout, took)
-        for offer in left.values():
-            self.spawn(self._dismiss_one(offer, after=_FIRST_WAIT))
-
-    async def _dismiss_one(self, offer: HeldOffer, after: float = 0.0) -> None:
-        planner = self.planners.get(offer.planner)
-        cancel, wait = offer.fate is Fate.TO_CANCEL, _FIRST_WAIT
-        try:
-            await asyncio.sleep(after)
-            # An offer that was perhaps accepted may run: only its planner's word settles it.
-            while planner is not None and not await dismiss(
-                self.planners, planner, offer.session, self.config.accept_timeout, cancel=cancel
-            ):
-                if not cancel and (offer.expires is None or offer.expires < datetime.now(UTC)):
-                    break
-                await asyncio.sleep(wait)
-                wait = min(2 * wait, _LONGEST_WAIT)
-            await self.ballots.settle(offer.ballot, offer.planner, offer.session, Fate.GONE)
-        finally:
-            self._dismissed([offer])
-
-    def _dismissed(self, offers: Sequence[HeldOffer]) -> None:
-        self._dismissing.difference_update(offer.key for offer in offers)
-        self.metrics.unwanted.set(len(self._dismissing))
 
     # --- what runs --------------------------------------------------------------------------------------
 
