@@ -35,7 +35,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from planner_app.execution_broker.models import field_name
 from planner_app.execution_broker.times import Interval, parse_interval
-from planner_app.voter.ballots import Ballots, State
+from planner_app.voter.ballots import Ballots, State, written
 from planner_app.voter.config import Amount, Duration, Name, User, VoterConfig
 from planner_app.voter.facade import Facade
 from planner_app.voter.pages.gate import LOGIN, Pages
@@ -103,6 +103,10 @@ class Problem(Exception):
 def _problem_response(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     return JSONResponse(body, status, headers, media_type="application/problem+json")
+
+
+def _ballot_response(ballot: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(written(ballot), status, headers, media_type="application/json")
 
 
 async def _on_problem(_request: Request, error: Exception) -> Response:
@@ -259,10 +263,10 @@ def create_app(
             user=body.user or request.scope["client_name"],
             trace=_trace_of(request.headers.get("traceparent", "")) or UUID(ballot).hex,
         )
-        return JSONResponse(await voter.vote(order), 201, {"Location": f"/ballots/{ballot}"})
+        return _ballot_response(await voter.vote(order), 201, {"Location": f"/ballots/{ballot}"})
 
     async def show(request: Request) -> Response:
-        return JSONResponse(await find(request))
+        return _ballot_response(await find(request))
 
     async def cancel(request: Request) -> Response:
         await _read_body(request, CancelBody)

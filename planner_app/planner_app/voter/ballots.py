@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+import orjson
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from planner_app.voter import database
@@ -89,6 +90,14 @@ def now_text() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def written(document: Mapping[str, Any]) -> str:
+    """Write a ballot as JSON; one of hundreds of candidates in a tenth of the time of `json`."""
+    try:
+        return orjson.dumps(document).decode()
+    except TypeError:
+        return json.dumps(document)  # numbers of more than 64 bits, for one
+
+
 class Ballots:
     """The ballots in the voter's database."""
 
@@ -103,7 +112,7 @@ class Ballots:
             "id": ballot,
             "created": document["created"],
             "state": State.VOTING,
-            "document": json.dumps(document),
+            "document": written(document),
         }
         trace = {"trace": document["trace"], "ballot": ballot}
 
@@ -135,7 +144,7 @@ class Ballots:
 
         def work(connection: Connection) -> None:
             connection.execute(
-                update(_ballots).where(_ballots.c.id == ballot).values(state=state, document=json.dumps(document))
+                update(_ballots).where(_ballots.c.id == ballot).values(state=state, document=written(document))
             )
             if rows:
                 connection.execute(insert(_offers), rows)
@@ -178,7 +187,7 @@ class Ballots:
                     planner=planner,
                     session=session,
                     phase=phase,
-                    document=json.dumps(document),
+                    document=written(document),
                 )
             )
             _free(connection, ballot)
@@ -202,7 +211,7 @@ class Ballots:
         """Record that a ballot has ended; what it still holds is to be rejected, and perhaps nothing is to be paid."""
 
         def work(connection: Connection) -> None:
-            values: dict[str, Any] = {"state": state, "document": json.dumps(document)}
+            values: dict[str, Any] = {"state": state, "document": written(document)}
             if phase is not None:
                 values["phase"] = phase
             connection.execute(update(_ballots).where(_ballots.c.id == ballot).values(**values))
@@ -218,7 +227,7 @@ class Ballots:
             lambda connection: connection.execute(
                 update(_ballots)
                 .where(_ballots.c.id == ballot, _ballots.c.state == State.RUNNING)
-                .values(phase=phase, document=json.dumps(document))
+                .values(phase=phase, document=written(document))
             )
         )
 
