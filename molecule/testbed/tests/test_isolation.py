@@ -135,7 +135,7 @@ def test_a_planners_token_starts_no_pod_as_another_platforms_user(planner: Host,
         api.post(jobs, json=job).raise_for_status()
         try:
             look = (
-                f"for i in $(seq 50); do kubectl get events -n {mine} --field-selector involvedObject.name=as-another "
+                f"for i in $(seq 300); do kubectl get events -n {mine} --field-selector involvedObject.name=as-another "
                 "-o jsonpath='{.items[*].message}' | grep . && exit; sleep 0.2; done"
             )
             said = kube.check_output(f"export KUBECONFIG=/etc/kubernetes/admin.conf; {look}")
@@ -244,48 +244,11 @@ def hostile_words(count: int) -> list[str]:
     return HOSTILE + made
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH)
-def test_hostile_words_reach_the_program_as_they_are(
-    clients: dict[str, httpx.Client], slurm: Host, planner: Host, name: str
-) -> None:
-    words = hostile_words(300)
-    # charliecloud takes a variable from one line.
-    values = [word for word in words if "\n" not in word and "\r" not in word]
-    environment = {f"V{number}": value for number, value in enumerate(values)}
-    request = python_request(
-        ECHO,
-        *words,
-        environment=environment,
-        meta={"name": "x\n#SBATCH --account=root\n$(touch /tmp/pwned)'\"`id`"},
-    )
-    session = started(clients[name], request)
-    document = ended(clients[name], session)
-    assert document["phase"] == "COMPLETED", document["meta"]["messages"]
-    arguments, seen = json.loads(stdout(clients[name], session))
-    assert arguments == words
-    assert {key: seen.get(key) for key in environment} == environment
-    # Nothing of the service's own is seen; where its API server is, Kubernetes tells every container.
-    more = {key for key in seen if key not in environment and not key.startswith("KUBERNETES_")}
-    assert more <= {"PATH", "HOME", "LANG", "LC_CTYPE", "HOSTNAME", "PWD", "SHLVL", "OLDPWD", "_", "CH_RUNNING"}
-    for host in (slurm, planner):
-        assert host.run("ls /tmp/pwned").rc != 0
-
-
-@pytest.mark.parametrize("variable", ["A;id", "X$(id)", "Q'", "A=B", "A\nB", "", "LD PRELOAD"])
-def test_a_variable_is_called_as_a_shell_would_have_it(clients: dict[str, httpx.Client], variable: str) -> None:
-    for name in ONE_OF_EACH:
-        reply = clients[name].post("/requests", json=python_request("pass", environment={variable: "x"}))
-        assert reply.status_code == 400, reply.text
-
-
-@pytest.mark.parametrize("name", ONE_OF_EACH)
-def test_a_hostile_entrypoint_is_a_file_that_is_not_there(clients: dict[str, httpx.Client], name: str) -> None:
-    request = python_request("pass")
-    request["executable"]["entrypoint"] = "/bin/sh -c 'touch /output/pwned'; $(id)"
-    document = ended(clients[name], started(clients[name], request))
-    assert document["phase"] == "FAILED"
-
-
+WORDS = hostile_words(300)
+# charliecloud takes a variable from one line.
+ENVIRONMENT = {
+    f"V{number}": value for number, value in enumerate(word for word in WORDS if "\n" not in word and "\r" not in word)
+}
 LOOK = """
 import glob, json, os
 secrets = ["/mnt/storage/jobs", "/etc/caesar-planner", "/var/lib/caesar-planner", "/run/munge/munge.socket.2",
@@ -300,9 +263,56 @@ print(json.dumps([os.getuid(), [p for p in secrets if os.path.exists(p)], of_the
 """
 
 
+@pytest.fixture(scope="module")
+def sessions(clients: dict[str, httpx.Client]) -> dict[tuple[str, str], str]:
+    """The sessions of the tests below by platform and by what they are for, all started before any is waited for."""
+    meta = {"name": "x\n#SBATCH --account=root\n$(touch /tmp/pwned)'\"`id`"}
+    requests = {
+        "words": python_request(ECHO, *WORDS, environment=ENVIRONMENT, meta=meta),
+        "entrypoint": python_request("pass"),
+        "look": python_request(LOOK),
+    }
+    requests["entrypoint"]["executable"]["entrypoint"] = "/bin/sh -c 'touch /output/pwned'; $(id)"
+    return {(name, what): started(clients[name], request) for what, request in requests.items() for name in ONE_OF_EACH}
+
+
 @pytest.mark.parametrize("name", ONE_OF_EACH)
-def test_a_job_sees_no_other_session_and_no_secret(clients: dict[str, httpx.Client], name: str) -> None:
-    session = started(clients[name], python_request(LOOK))
+def test_hostile_words_reach_the_program_as_they_are(
+    clients: dict[str, httpx.Client], sessions: dict[tuple[str, str], str], slurm: Host, planner: Host, name: str
+) -> None:
+    session = sessions[name, "words"]
+    document = ended(clients[name], session)
+    assert document["phase"] == "COMPLETED", document["meta"]["messages"]
+    arguments, seen = json.loads(stdout(clients[name], session))
+    assert arguments == WORDS
+    assert {key: seen.get(key) for key in ENVIRONMENT} == ENVIRONMENT
+    # Nothing of the service's own is seen; where its API server is, Kubernetes tells every container.
+    more = {key for key in seen if key not in ENVIRONMENT and not key.startswith("KUBERNETES_")}
+    assert more <= {"PATH", "HOME", "LANG", "LC_CTYPE", "HOSTNAME", "PWD", "SHLVL", "OLDPWD", "_", "CH_RUNNING"}
+    for host in (slurm, planner):
+        assert host.run("ls /tmp/pwned").rc != 0
+
+
+@pytest.mark.parametrize("variable", ["A;id", "X$(id)", "Q'", "A=B", "A\nB", "", "LD PRELOAD"])
+def test_a_variable_is_called_as_a_shell_would_have_it(clients: dict[str, httpx.Client], variable: str) -> None:
+    for name in ONE_OF_EACH:
+        reply = clients[name].post("/requests", json=python_request("pass", environment={variable: "x"}))
+        assert reply.status_code == 400, reply.text
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_a_hostile_entrypoint_is_a_file_that_is_not_there(
+    clients: dict[str, httpx.Client], sessions: dict[tuple[str, str], str], name: str
+) -> None:
+    document = ended(clients[name], sessions[name, "entrypoint"])
+    assert document["phase"] == "FAILED"
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_a_job_sees_no_other_session_and_no_secret(
+    clients: dict[str, httpx.Client], sessions: dict[tuple[str, str], str], name: str
+) -> None:
+    session = sessions[name, "look"]
     assert ended(clients[name], session)["phase"] == "COMPLETED"
     uid, seen, environments = json.loads(stdout(clients[name], session))
     assert uid == next(platform["uid"] for platform in PLATFORMS if platform["name"] == name)

@@ -45,27 +45,47 @@ def base(planner: Host, address: dict[str, str]) -> Iterator[str]:
     planner.run("systemctl stop test-data.service")
 
 
-@pytest.fixture(params=OF)
-def client(request: pytest.FixtureRequest, address: dict[str, str], base: str) -> Iterator[httpx.Client]:
+@pytest.fixture(scope="module")
+def clients(address: dict[str, str]) -> Iterator[dict[str, httpx.Client]]:
     """A client of one planner of each kind."""
-    with planner_client(address, OF[request.param]) as made:
-        said = refused(made, with_data(python_request("pass"), f"{base}/map.fits"))
+    made = {kind: planner_client(address, name) for kind, name in OF.items()}
+    yield made
+    for client in made.values():
+        client.close()
+
+
+@pytest.fixture(scope="module")
+def sessions(clients: dict[str, httpx.Client], base: str) -> dict[tuple[str, str], str]:
+    """Sessions by kind and by what their data are, all started before any is waited for."""
+    begun = {}
+    for kind, client in clients.items():
+        said = refused(client, with_data(python_request("pass"), f"{base}/map.fits"))
         if said and NAME != "caesar-test":
             pytest.skip(f"planner_staging of this testbed does not allow it: {said}")
         assert said == ""
-        yield made
+        for what, location in (
+            ("right", f"{base}/sky/map.fits#sha256={DIGEST}"),
+            ("wrong", f"{base}/map.fits#sha256={'0' * 64}"),
+        ):
+            begun[kind, what] = started(client, with_data(python_request(HASH), location))
+    return begun
 
 
-def test_a_job_reads_what_was_fetched_for_it(client: httpx.Client, base: str) -> None:
-    session = started(client, with_data(python_request(HASH), f"{base}/sky/map.fits#sha256={DIGEST}"))
-    document = ended(client, session)
+@pytest.mark.parametrize("kind", OF)
+def test_a_job_reads_what_was_fetched_for_it(
+    clients: dict[str, httpx.Client], sessions: dict[tuple[str, str], str], kind: str
+) -> None:
+    session = sessions[kind, "right"]
+    document = ended(clients[kind], session)
     assert document["phase"] == "COMPLETED", document["meta"]["messages"]
-    assert stdout(client, session) == f"/data/map.fits {DIGEST}\n"
+    assert stdout(clients[kind], session) == f"/data/map.fits {DIGEST}\n"
 
 
-def test_a_wrong_checksum_ends_the_session_with_the_reason(client: httpx.Client, base: str) -> None:
-    session = started(client, with_data(python_request(HASH), f"{base}/map.fits#sha256={'0' * 64}"))
-    document = ended(client, session)
+@pytest.mark.parametrize("kind", OF)
+def test_a_wrong_checksum_ends_the_session_with_the_reason(
+    clients: dict[str, httpx.Client], sessions: dict[tuple[str, str], str], kind: str
+) -> None:
+    document = ended(clients[kind], sessions[kind, "wrong"])
     assert document["phase"] == "FAILED"
     assert f"has the SHA-256 {DIGEST}, not 000" in document["meta"]["messages"][-1]["message"]
 
@@ -80,7 +100,7 @@ def test_a_planner_that_is_killed_meanwhile_fetches_anew(
             pytest.skip(said)
         session = started(client, request)
         part = f"/mnt/storage/jobs/{OF[kind]}/{session}/inputs.part/0/slow.fits"
-        planner.check_output(f"for i in $(seq 50); do test -e {part} && exit 0; sleep 0.1; done; exit 1")
+        planner.check_output(f"for i in $(seq 300); do test -e {part} && exit 0; sleep 0.1; done; exit 1")
         planner.check_output(f"systemctl kill -s KILL planner@{OF[kind]}.service")
         answering(address, OF[kind])
         document = ended(client, session)
