@@ -71,11 +71,15 @@ def test_killing_a_planner_during_a_vote_costs_its_vote_only(
 ) -> None:
     """The planner is stopped in the middle of its work, not only gone: it has the connection and never answers."""
     unit = f"planner@{name}.service"
+    port = next(platform["port"] for platform in PLATFORMS if platform["name"] == name)
+    # Something was sent that the planner has not read.
+    unread = f'ss -Htn state established "sport = :{port}" | grep -q "^[1-9]"'
+    kill = f"timeout 60 sh -c 'until {unread}; do sleep 0.05; done' && systemctl kill -s KILL {unit}"
     planner.check_output(f"systemctl kill -s STOP {unit}")
     try:
         with ThreadPoolExecutor(1) as pool:
             voting = pool.submit(ask, caesar_vote)
-            planner.check_output(f"sleep 0.5; systemctl kill -s KILL {unit}")
+            planner.check_output(kill)
             ballot = voting.result()
     finally:
         planner.run(f"systemctl kill -s CONT {unit}")
