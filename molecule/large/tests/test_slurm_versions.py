@@ -80,7 +80,7 @@ def test_a_job_is_cancelled(caesar_vote: Command, fits: Path, planner: Host) -> 
     only = ["--only", "slurm-account-001"]
     ballot, account, session = winner(caesar_vote("run", "--json", "--no-wait", *only, "--app", "aegean", str(fits)))
     assert caesar_vote("cancel", ballot["id"]).returncode == 0
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (said := driver(planner, account, session)) != "; ".join(["CANCELLED 1"] * 3):
         assert time.monotonic() < deadline, said
         time.sleep(0.5)  # slurmctld answers before the job's processes are gone

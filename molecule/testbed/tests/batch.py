@@ -57,7 +57,7 @@ class Run:
             text=True,
         )
 
-    def results(self, timeout: float = 120) -> list[Result]:
+    def results(self, timeout: float = 240) -> list[Result]:
         """Wait for the end; the result of each task, in order."""
         out, _ = self._process.communicate(timeout=timeout)
         assert self._results.exists(), out[-4000:]

@@ -79,7 +79,7 @@ def started(client: httpx.Client, request: Document) -> str:
     return session
 
 
-def ended(client: httpx.Client, session: str, timeout: float = 90) -> Document:
+def ended(client: httpx.Client, session: str, timeout: float = 180) -> Document:
     """A session once it is over."""
     deadline = time.monotonic() + timeout
     while True:

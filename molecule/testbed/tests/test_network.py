@@ -69,13 +69,13 @@ def reaches(kube: Host, namespace: str, image: str, address: str, port: int, nod
     quoted = json.dumps(described).replace("'", "'\\''")
     kube.check_output(f"echo '{quoted}' | {KUBECTL} apply -n {namespace} -f -")
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             phase = kube.check_output(f"{KUBECTL} get pod {name} -n {namespace} -o jsonpath={{.status.phase}}")
             if phase in ("Succeeded", "Failed"):
                 return phase == "Succeeded"
-            time.sleep(0.5)  # a pod's end is polled: kubectl wait knows one condition at a time
-        raise AssertionError(f"pod {name} is {phase} after a minute")
+            time.sleep(0.2)  # a pod's end is polled: kubectl wait knows one condition at a time
+        raise AssertionError(f"pod {name} is {phase} after two minutes")
     finally:
         kube.run(f"{KUBECTL} delete pod {name} -n {namespace} --grace-period=0 --force")
 
