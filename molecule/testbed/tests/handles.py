@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,20 @@ def answering(address: dict[str, str], name: str, timeout: float = 60) -> None:
             time.sleep(0.2)  # nothing tells when a killed service is back
         else:
             return
+
+
+@contextmanager
+def stopped(planner: Host, address: dict[str, str], kind: str) -> Iterator[None]:
+    """Without the planners of one kind of platform, which are back afterwards."""
+    names = [each["name"] for each in PLATFORMS if PHYSICAL[each["physical_platform"]]["kind"] == kind]
+    units = " ".join(f"planner@{name}.service" for name in names)
+    planner.check_output(f"systemctl stop {units}")
+    try:
+        yield
+    finally:
+        planner.check_output(f"systemctl start {units}")
+        for name in names:
+            answering(address, name)
 
 
 def playbook(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ from uuid import uuid4
 import httpx
 import pytest
 import yaml
-from handles import STATE
+from handles import STATE, stopped
 from planner_app.voter.slurm_token import make_token
 from testinfra.host import Host
 
@@ -136,15 +136,10 @@ def test_a_restarted_voter_knows_the_jobs(rest: httpx.Client, image: str, planne
 
 
 @pytest.fixture
-def only_namespaces(planner: Host, voter: httpx.Client) -> Iterator[None]:
+def only_namespaces(planner: Host, address: dict[str, str]) -> Iterator[None]:
     """The planners of Slurm's accounts are stopped: only namespaces can win."""
-    names = [row["name"] for row in voter.get("/platforms").json()["platforms"]]
-    units = " ".join(f"planner@{name}.service" for name in names if name.startswith("slurm-"))
-    planner.check_output(f"systemctl stop {units}")
-    try:
+    with stopped(planner, address, "slurm"):
         yield
-    finally:
-        planner.check_output(f"systemctl start {units}")
 
 
 def test_a_job_of_caesar_rest_is_won_by_a_namespace(
