@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-from planner_app.voter.facade import judge
 from planner_app.voter.jobs import JobState
+from planner_app.voter.judge import judge
 from planner_app.voter.slurm_token import make_token
 from tests.voter_stubs import Behaviour, StubPlanner, VoterUnderTest, gives, http, running, submission, until
 
