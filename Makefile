@@ -7,6 +7,8 @@ ARGS ?=
 # How many parts of `make test` run beside one another: the longest, on the testbed, mostly waits for jobs and restarts.
 LANES ?= 2
 PARTS := test-testbed test-programs test-openstack test-large
+# Whether two testbeds at once have room: many hosts allow root 128 instances of inotify, and each wants 8 GiB.
+ROOM := $(shell test $$(cat /proc/sys/fs/inotify/max_user_instances) -ge 256 && awk '/^MemAvailable/ {exit $$2 < 16 * 2^20}' /proc/meminfo && echo yes)
 # Lines of parts that run at the same time say whose they are.
 said_by = 2>&1 | sed -u 's/^/$(1): /'
 # Apart, since modules of Ansible are no package and may be namesakes.
@@ -43,7 +45,7 @@ unit:
 
 test: host check ## all tests, on a real testbed of their own
 	@tools/prepare-host tests/host-packages.txt
-	@$(MAKE) --no-print-directory -j$(LANES) $(PARTS)
+	@$(MAKE) --no-print-directory -j$(LANES) LARGE_AFTER=$(if $(ROOM),,test-testbed) $(PARTS)
 
 test-testbed:
 	molecule test -s testbed $(call said_by,testbed)
@@ -51,6 +53,8 @@ test-testbed:
 # The others leave the processor to it where there is not enough for both.
 test-programs:
 	nice pytest -q tests/image tests/browser $(call said_by,programs)
+
+test-large: $(LARGE_AFTER)
 
 test-openstack test-large: test-%:
 	nice molecule test -s $* $(call said_by,$*)
