@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import io
 import shlex
-import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from handles import INVENTORY, NAME, PHYSICAL, PLATFORMS, PROJECT, STATE, as_operator
+from handles import PHYSICAL, PLATFORMS, STATE, stopped
 from testinfra.host import Host
 
 ABOUT = STATE / "caesar-rest.yml"
@@ -86,25 +85,10 @@ def of_kind(kind: str) -> list[str]:
 
 
 @pytest.fixture
-def only(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Leave only platforms of one kind in the vote: the planners of the others are drained."""
-
-    def drain(how: str) -> None:
-        others = [name for kind in ("slurm", "kubernetes") if kind != request.param for name in of_kind(kind)]
-        run = subprocess.run(
-            [
-                PROJECT / ".venv/bin/ansible-playbook", "playbooks/drain.yml", "-i", INVENTORY,
-                "-e", f"testbed_name={NAME}", "-e", f"platform={','.join(others)}", "-e", f"drain={how}",
-            ],
-            cwd=PROJECT, env=as_operator(), capture_output=True, text=True, check=False, timeout=120,
-        )  # fmt: skip
-        assert run.returncode == 0, run.stdout + run.stderr
-
-    try:
-        drain("nowait")
+def only(request: pytest.FixtureRequest, planner: Host, address: dict[str, str]) -> Iterator[str]:
+    """Leave only platforms of one kind in the vote: the planners of the other are stopped."""
+    with stopped(planner, address, "kubernetes" if request.param == "slurm" else "slurm"):
         yield request.param
-    finally:
-        drain("undo")
 
 
 @pytest.mark.parametrize("kind", [KIND])
@@ -171,7 +155,7 @@ def test_a_job_is_cancelled(rest: httpx.Client, voter: httpx.Client, image: str)
     assert rest.post(f"/job/{job}/cancel").status_code == 200
     assert follow(rest, job)[0]["state"] == "CANCELED"
     # Its ballot ends too; there is none where it was not voted on yet.
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (found := voter.get(f"/ballots/{job}")).status_code == 200 and found.json()["state"] != "CANCELLED":
         assert found.json()["state"] in ("VOTING", "ACCEPTING", "RUNNING")
         assert time.monotonic() < deadline, found.text
@@ -191,7 +175,7 @@ def test_what_was_used_is_counted(rest: httpx.Client, kube: Host) -> None:
     kube.check_output(
         f"{KUBECTL} -n {NAMESPACE} exec deploy/caesar-rest-jobmonitor -c accounter -- sh -c 'kill -INT 1'"
     )
-    deadline = time.monotonic() + 65
+    deadline = time.monotonic() + 120
     while (found := rest.get("/accounting")).status_code != 200 or found.json()["njobs"] < len(jobs):
         assert time.monotonic() < deadline, found.text
         time.sleep(0.3)  # as nothing tells
@@ -255,18 +239,18 @@ def test_without_a_database_errors_are_clear_and_it_comes_back(rest: httpx.Clien
         for path in ("/fileids", f"/job/{job}/status"):
             began = time.monotonic()
             answer = rest.get(path)
-            assert time.monotonic() - began < 20, "the answer came too late"
+            assert time.monotonic() - began < 30, "the answer came too late"
             assert answer.status_code in (404, 503), answer.text
             assert any(word in answer.json()["status"] for word in ("DB", "database")), answer.text
         assert rest.get("/apps").status_code == 200, "what needs no database goes on"
         began = time.monotonic()
         answer = rest.post("/upload", files={"file": ("map.fits", b"SIMPLE")})
         assert (answer.status_code, "registered" in answer.text or "database" in answer.text) == (500, True)
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 30
     finally:
         kube.check_output(f"{scale}=1")
         kube.check_output(f"{KUBECTL} -n {NAMESPACE} rollout status statefulset mongodb --timeout=120s")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while rest.get("/fileids").status_code != 200:
         assert time.monotonic() < deadline, "it does not find the database that is back"
         time.sleep(0.3)  # the driver looks for it by itself
