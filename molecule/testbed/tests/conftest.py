@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from handles import NAME, PROJECT, STATE, machine, of_group
 from testinfra.host import Host
+from xdist.scheduler import LoadScopeScheduling
 
 
 @pytest.fixture(scope="session")
@@ -83,9 +85,36 @@ def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 #: What adds to the testbed, or takes services or machines away from under the others, in this order.
-LATE = ("test_mongodb", "test_caesar_rest", "test_site", "test_verbs", "test_load", "test_batch_", "test_recovery")
+LATE = ("test_caesar_rest", "test_site", "test_verbs", "test_load", "test_batch_", "test_recovery")
+#: What neither uses nor changes anything of what the others do, but for LATE: it may run beside them.
+BESIDE = ("test_job_image", "test_kubernetes", "test_mongodb", "test_network")
+
+
+def late(path: Path) -> int:
+    """The place of a file of tests among those of LATE; 0 for one that is none of them."""
+    return next((rank for rank, name in enumerate(LATE, 1) if path.stem.startswith(name)), 0)
+
+
+class Lanes(LoadScopeScheduling):
+    """Two lanes of tests where xdist runs them: what is BESIDE, and all else in its order."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "beside" if Path(nodeid.partition("::")[0]).stem in BESIDE else "in order"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Lanes:
+    """xdist's own groups do not do: its markers are lost with this pytest."""
+    return Lanes(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run what takes something away after everything else."""
-    items.sort(key=lambda item: next((rank for rank, name in enumerate(LATE, 1) if name in item.nodeid), 0))
+    items.sort(key=lambda item: late(item.path))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def undisturbed(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What takes something away waits until nothing else runs, and is waited for."""
+    with (STATE / "tests.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if late(request.path) else fcntl.LOCK_SH)
+        yield
