@@ -1,7 +1,7 @@
 """Reading answers that are like one before: never other offers than are read without that."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -202,3 +202,26 @@ def test_templates_are_few_and_of_several_shapes(monkeypatch: pytest.MonkeyPatch
         assert read(PLANNER, body, known) == read(PLANNER, body, None)
     fitting = [known.read("one", PLANNER.sessions_url, body) is not None for body in bodies]
     assert fitting == [True] * alike.MOST + [False] * (19 - alike.MOST)
+
+
+class AllAnswer:
+    """Planners that answer at once, each with ids of its own."""
+
+    async def call_all(self, asked: list[Planner], *rest: Any) -> None:
+        for planner in asked:
+            body = orjson.dumps(offer_set() | {"offers": [offer(str(uuid4()))]})
+            rest[4](planner, Reply(200, {"content-type": "application/json"}, body))
+
+
+@pytest.mark.parametrize(("count", "without"), [(19, 19), (20, 1)])
+async def test_many_are_read_by_the_template_of_the_first(
+    monkeypatch: pytest.MonkeyPatch, count: int, without: int
+) -> None:
+    """Of few a template costs more than it saves."""
+    asked = [Planner(f"p{number}", f"http://p{number}:8101", "x") for number in range(count)]
+    plain, called = collect.read_plain_set, []
+    monkeypatch.setattr(collect, "read_plain_set", lambda *given: called.append(given) or plain(*given))
+    all_answer: Any = AllAnswer()
+    answers = await collect.collect(all_answer, asked, b"{}", timedelta(seconds=5))
+    assert [len(answer.offers) for answer in answers] == [1] * count
+    assert len(called) == without
