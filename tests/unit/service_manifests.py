@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ansible.module_utils.object_sets import parse
 from ansible.plugins.filter.core import FilterModule
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2.nativetypes import NativeEnvironment
 
 ROLES = Path(__file__).parents[2] / "roles"
 Object = dict[str, Any]
@@ -30,21 +33,28 @@ CAESAR_REST: Object = {
 }  # fmt: skip
 
 
-def render(template: str, values: Object) -> list[Object]:
-    """The objects of a role's template."""
+def render(role: str, template: str, values: Object, own: Sequence[str] = ()) -> list[Object]:
+    """The objects of a role's template, which sees the values and those of the role's own variables."""
     # As Ansible sets it up; an undefined variable is an error there, too.
-    environment = Environment(trim_blocks=True, undefined=StrictUndefined)
+    environment = Environment(
+        loader=FileSystemLoader(ROLES / role / "templates"), trim_blocks=True, undefined=StrictUndefined
+    )
     environment.filters = FilterModule().filters() | environment.filters
-    text = environment.from_string((ROLES / template).read_text()).render(values)
+    if own:
+        native = NativeEnvironment(undefined=StrictUndefined)
+        variables = yaml.safe_load((ROLES / role / "vars" / "main.yml").read_text())
+        values = {name: native.from_string(variables[name]).render(values) for name in own} | values
+    text = environment.get_template(template).render(values)
     made: list[Object] = parse(text, "caesar")
     return made
 
 
 def mongodb(**changes: Any) -> list[Object]:
     """The database's."""
-    return render("mongodb/templates/mongodb.yaml.j2", MONGODB | changes)
+    return render("mongodb", "mongodb.yaml.j2", MONGODB | changes)
 
 
 def caesar_rest(**changes: Any) -> list[Object]:
     """Those of caesar-rest."""
-    return render("caesar_rest/templates/caesar-rest.yaml.j2", CAESAR_REST | changes)
+    own = ("caesar_rest_volume", "caesar_rest_makes_volume")
+    return render("caesar_rest", "caesar-rest.yaml.j2", CAESAR_REST | changes, own)
