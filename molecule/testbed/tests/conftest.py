@@ -53,10 +53,13 @@ def voter() -> Iterator[httpx.Client]:
 def caesar_vote() -> Callable[..., subprocess.CompletedProcess[str]]:
     """`caesar-vote` as people type it, on the tests' testbed."""
 
+    # readline tells xdist's workers of a terminal of 80 columns that nobody has.
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+
     def run(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(PROJECT / ".venv/bin/caesar-vote"), *arguments],
-            env=os.environ | {"CAESAR_TESTBED": NAME},
+            env=environment | {"CAESAR_TESTBED": NAME},
             capture_output=True,
             text=True,
             timeout=timeout,
