@@ -45,8 +45,10 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from ansible.module_utils import whole_files
 from ansible.module_utils.basic import AnsibleModule
 
 #: What lies at a path, or is to: state and, where they apply, mode, uid, gid, content and target.
@@ -170,36 +172,15 @@ def make(entry: dict[str, Any], before: Described, after: Described) -> None:
     if state == "directory":
         if before["state"] != "directory":
             os.mkdir(path)
-        own(path, after)
+        whole_files.own(Path(path), after["mode"], after["uid"], after["gid"])
     elif state == "link":
         temporary = tempfile.mktemp(prefix=".new-", dir=os.path.dirname(path))  # noqa: S306 (a link is made, not opened)
         os.symlink(after["target"], temporary)
         os.replace(temporary, path)
     elif before.get("content") != after["content"]:
-        write(path, after)
+        whole_files.write(Path(path), after["content"], after["mode"], after["uid"], after["gid"])
     else:
-        own(path, after)
-
-
-def write(path: str, after: Described) -> None:
-    """Write a file beside its place and rename it there."""
-    handle, temporary = tempfile.mkstemp(prefix=".new-", dir=os.path.dirname(path))
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(after["content"])
-            stream.flush()
-            os.fsync(stream.fileno())
-        own(temporary, after)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def own(path: str, after: Described) -> None:
-    """Owner first: changing it clears the setuid bits that the mode may ask for."""
-    os.chown(path, after["uid"], after["gid"])
-    os.chmod(path, after["mode"])
+        whole_files.own(Path(path), after["mode"], after["uid"], after["gid"])
 
 
 def diff(entry: dict[str, Any], before: Described, after: Described) -> dict[str, str]:

@@ -54,13 +54,12 @@ left: {description: Users of platforms that are no more., type: list, elements: 
 """
 
 import grp
-import os
 import pwd
 import stat
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils import whole_files
 from ansible.module_utils.basic import AnsibleModule
 
 COMMENT = "Virtual platform "
@@ -112,16 +111,7 @@ def write(path: Path, text: str) -> None:
         path.unlink(missing_ok=True)
         return
     path.parent.mkdir(mode=0o755, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".new-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w") as stream:
-            stream.write(text)
-        os.chown(temporary, *OWNER)
-        os.chmod(temporary, MODE)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    whole_files.write(path, text.encode(), MODE, *OWNER)
 
 
 def main() -> None:
