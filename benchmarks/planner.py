@@ -63,6 +63,7 @@ def configuration(directory: Path, port: int, database: str) -> dict[str, Any]:
 def serve(directory: Path, port: int, database: str, profile: str | None) -> None:
     """Run the planner until SIGTERM."""
     sys.modules["rich"] = None  # type: ignore[assignment]  # as the service does
+    from planner_app.logs import log_json_lines
     from planner_app.planner import server
     from planner_app.planner.api import create_app
     from planner_app.planner.config import PlannerConfig
@@ -117,7 +118,7 @@ def serve(directory: Path, port: int, database: str, profile: str | None) -> Non
     config = PlannerConfig.model_validate(configuration(directory, port, database))
     for path in (config.storage.data, config.storage.jobs):
         path.mkdir(exist_ok=True)
-    server._log_json()
+    log_json_lines()
     image = Image(IMAGE, "sha256:" + "a" * 64, "docker.io/" + IMAGE, Path("/images/a.sqfs"))
     service = Service(config, ImageTable((image,)), Lifecycle(config, Ledger(database), Stub()))
     app = create_app(service, Tokens({"voter": hashlib.sha256(TOKEN.encode()).hexdigest()}))

@@ -1,7 +1,6 @@
 """The process of one planner."""
 
 import gc
-import logging
 import sqlite3
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import uvicorn
 import yaml
 from sqlalchemy.exc import SQLAlchemyError
 
+from planner_app.logs import log_json_lines
 from planner_app.planner.api import create_app
 from planner_app.planner.config import PlannerConfig, load_config
 from planner_app.planner.ledger import Ledger
@@ -23,7 +23,7 @@ from planner_app.platforms.images import load_images
 
 def serve(path: Path) -> int:
     """Run the planner of a configuration file until SIGTERM; returns 1 where it cannot start."""
-    _log_json()
+    log_json_lines()
     log = structlog.get_logger("planner")
     try:
         config = load_config(path)
@@ -62,32 +62,3 @@ def _listen(app: object, config: PlannerConfig) -> None:
         limit_concurrency=500,
         ws="none",
     )
-
-
-def _log_json() -> None:
-    """One JSON object a line, from us and from the libraries."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-    ]
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
-    )
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(),
-            ],
-        )
-    )
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # Each line of these is a request, to us or by us; what matters of them is logged where it is decided.
-    for name in ("uvicorn.access", "httpx", "httpcore"):
-        logging.getLogger(name).setLevel(logging.WARNING)

@@ -5,12 +5,12 @@ import gc
 import sys
 from pathlib import Path
 
-import structlog
 import uvicorn
 import yaml
 from pydantic import ValidationError
 
 from planner_app.execution_broker.models import field_name
+from planner_app.logs import log_json_lines
 from planner_app.voter.api import create_app
 from planner_app.voter.ballots import Ballots
 from planner_app.voter.config import load_clients, load_config, load_planners
@@ -23,14 +23,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(prog="planner_app.voter", description="The voter.")
     arguments.add_argument("--config", type=Path, required=True)
     path = arguments.parse_args().config
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ]
-    )
+    log_json_lines()
     try:
         config = load_config(path)
         clients = load_clients(config.clients_file)
@@ -57,7 +50,7 @@ def main() -> None:
         app,
         host=config.listen.host,
         port=config.listen.port,
-        log_level="warning",
+        log_config=None,
         access_log=False,
         server_header=False,
         ws="none",
