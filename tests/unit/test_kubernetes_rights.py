@@ -45,7 +45,7 @@ def test_volumes_need_the_second_role() -> None:
 @pytest.mark.parametrize("storage", [GIVEN, {"host_path": "/x"}])
 def test_the_role_of_the_services_is_enough(storage: dict[str, Any]) -> None:
     rules = OPERATOR + OF_SERVICES + (VOLUMES if "host_path" in storage else [])
-    assert [right for right in [*needed(storage), *needed_for_services()] if not grants(rules, right)] == []
+    assert [right for right in [*needed(GIVEN), *needed_for_services(storage)] if not grants(rules, right)] == []
 
 
 def test_the_services_are_what_the_manifests_make() -> None:
@@ -54,7 +54,9 @@ def test_the_services_are_what_the_manifests_make() -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "wanted"), [(OPERATOR, needed(GIVEN)), (OF_SERVICES, needed_for_services())], ids=["operator", "services"]
+    ("role", "wanted"),
+    [(OPERATOR, needed(GIVEN)), (OF_SERVICES, needed_for_services(GIVEN))],
+    ids=["operator", "services"],
 )
 def test_the_shipped_role_gives_nothing_else(role: list[dict[str, Any]], wanted: list[Right]) -> None:
     """Taking any verb, resource or name out of it leaves something undone."""

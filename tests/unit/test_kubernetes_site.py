@@ -35,6 +35,7 @@ def faults(cluster: Cluster, **changes: Any) -> list[str]:
         "namespaces": ["vp-1", "vp-2"],
         "storage": {"volume": "scratch-{name}"},
         "services": "",
+        "services_storage": {},
     } | changes
     return module.faults(cluster, parameters)  # type: ignore[arg-type, no-any-return, unused-ignore]
 
@@ -73,6 +74,19 @@ def test_caesar_rest_needs_more() -> None:
     assert "namespace rest already" in found
     [found] = faults(Cluster(objects=VOLUMES), services="rest")
     assert "volume scratch-rest is not there" in found
+
+
+def test_the_volume_of_caesar_rest_may_come_from_elsewhere() -> None:
+    assert faults(Cluster(objects=VOLUMES), services="rest", services_storage={"host_path": "/x"}) == []
+    may_not = Cluster((("create", "persistentvolumes"),), VOLUMES)
+    [found] = faults(may_not, services="rest", services_storage={"host_path": "/x"})
+    assert "caesar_rest_platform is set, and its user may not: create persistentvolumes." in found
+    assert "bind caesar-testbed-operator-services and caesar-testbed-operator-volumes of" in found
+    [found] = faults(may_not, services="rest", services_storage={"volume": "other"})
+    assert found.startswith("caesar_rest_storage: volume other is not there;")
+    # Once is enough where the platforms' volumes are made here, too.
+    [found] = faults(may_not, services="rest", storage={"host_path": "/x"})
+    assert "bind caesar-testbed-operator and caesar-testbed-operator-volumes of" in found
 
 
 def test_own_namespaces_are_no_strangers() -> None:

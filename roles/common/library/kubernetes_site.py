@@ -40,6 +40,10 @@ options:
     description: The namespace of caesar-rest and its database; empty where this cluster does not carry them.
     type: str
     default: ""
+  services_storage:
+    description: Where the volume of caesar-rest comes from, if not from O(storage); one of its values.
+    type: dict
+    default: {}
 attributes:
   check_mode: {support: full}
   diff_mode: {support: none}
@@ -138,7 +142,7 @@ def volumes(api: Api, claims: Mapping[str, str], storage: Mapping[str, Any], whe
         kind = storage["storage_class"]
         if not _get(api, f"/apis/storage.k8s.io/v1/storageclasses/{kind}"):
             found.append(f"there is no storage class {kind}")
-    return [f"{where}.storage: {text}; ask the cluster's administrator for it" for text in found]
+    return [f"{where}: {text}; ask the cluster's administrator for it" for text in found]
 
 
 def faults(api: Api, parameters: Mapping[str, Any]) -> list[str]:
@@ -159,23 +163,28 @@ def faults(api: Api, parameters: Mapping[str, Any]) -> list[str]:
             f"virtual_platforms: {where} has the namespace {', '.join(theirs)} already, and it is not of the testbed "
             f"{parameters['instance']}; give the platform another name"
         )
-    claims = dict.fromkeys(parameters["namespaces"], CLAIM)
+    found += volumes(api, dict.fromkeys(parameters["namespaces"], CLAIM), storage, f"{where}.storage")
     services = parameters["services"]
     if services:
-        claims[services] = SERVICES_CLAIM
-        lacks = lacking(api, needed_for_services())
+        own = parameters["services_storage"] or storage
+        lacks = [right for right in lacking(api, needed_for_services(own)) if right not in missing]
         if lacks:
+            roles = "caesar-testbed-operator-services" + (
+                " and caesar-testbed-operator-volumes" if makes_volumes(own) else ""
+            )
             found.append(
                 f"{where}.kubeconfig: caesar_rest_platform is set, and its user may not: "
                 f"{'; '.join(missing_text(lacks))}. Ask the cluster's administrator to bind "
-                f'caesar-testbed-operator-services of {MANIFEST} to it, or give caesar_rest_platform: ""'
+                f'{roles} of {MANIFEST} to it, or give caesar_rest_platform: ""'
             )
         if strangers(api, [services], service_labels(parameters["instance"])):
             found.append(
                 f"caesar_rest_namespace: {where} has the namespace {services} already, and it is not of the testbed "
                 f"{parameters['instance']}; give another name"
             )
-    return found + volumes(api, claims, storage, where)
+        named = f"{where}.storage" if own == storage else "caesar_rest_storage"
+        found += volumes(api, {services: SERVICES_CLAIM}, own, named)
+    return found
 
 
 def main() -> None:
@@ -189,6 +198,7 @@ def main() -> None:
             "namespaces": {"type": "list", "elements": "str", "required": True},
             "storage": {"type": "dict", "default": {}},
             "services": {"type": "str", "default": ""},
+            "services_storage": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible.module_utils import object_sets
-from ansible.module_utils.namespace_objects import KINDS, desired_objects
+from ansible.module_utils.namespace_objects import KINDS, desired_objects, makes_volumes
 
 #: Server-side apply asks for patch, and for create where the object is new.
 WRITES = ("get", "create", "patch", "update", "delete")
@@ -97,14 +97,17 @@ def needed(storage: Mapping[str, Any]) -> list[Right]:
     return sorted(found)
 
 
-def needed_for_services() -> list[Right]:
-    """What caesar-rest and its database need beyond the rights of the virtual platforms."""
+def needed_for_services(storage: Mapping[str, Any]) -> list[Right]:
+    """What caesar-rest and its database need beyond the virtual platforms, with the volume that `storage` tells of."""
     found = {Right("", "pods/portforward", verb, FORWARD) for verb in ("get", "create")}
     for kind, name in SERVICES:
         version, plural, _ = object_sets.KINDS[kind]
         group = version.rpartition("/")[0]
         found |= {Right(group, plural, verb, name) for verb in SERVICE_WRITES}
-    return sorted(found - set(needed({})))
+    if makes_volumes(storage):
+        # On the cluster, so that it does not go with the namespace.
+        found |= {Right("", "persistentvolumes", verb) for verb in (*SERVICE_WRITES, "delete")}
+    return sorted(found - set(needed({"volume": "-"})))
 
 
 def grants(rules: Iterable[Mapping[str, Any]], right: Right) -> bool:
