@@ -14,8 +14,8 @@ SLURM_RELEASES = ("20.02", "20.11", "21.08", "22.05", "23.02", "23.11", "24.05")
 SLURM_WINDOW = 2
 SLURM_WIDER_SINCE, SLURM_WIDER_WINDOW = "24.11", 3
 DEBIAN = {"bullseye": 11, "bookworm": 12, "trixie": 13, "forky": 14}
-#: Which major release of Slurm a release of Debian brings.
-DEBIAN_SLURM = {11: "20.11", 12: "22.05", 13: "24.11"}
+#: Which major release of Slurm a release of Debian brings; of 14, which is not released yet, as of November 2026.
+DEBIAN_SLURM = {11: "20.11", 12: "22.05", 13: "24.11", 14: "26.05"}
 
 SLURM = "Slurm"
 KUBERNETES = "Kubernetes"
