@@ -53,6 +53,21 @@ def test_another_release_lies_beside_the_controllers_own() -> None:
     assert mi.source_lines(mi.other_release(old, "buster", "trixie"), {}) == ["deb http://d/ trixie-security main"]
 
 
+def test_systemd_is_that_of_a_release_that_starts_on_this_hosts_cgroups() -> None:
+    targets = mi.other_release(mi.debian_targets(LISTING, "bookworm"), "bookworm", "forky")
+    added, files = mi.older_systemd(targets, "forky", unified=False)
+    assert mi.source_lines(added, {}) == ["deb http://deb.debian.org/debian/ trixie main contrib"]
+    [(path, text)] = files.items()
+    assert path.startswith("/etc/apt/preferences.d/")
+    # Above the release's own (500), and all else of the other below it.
+    assert text.split("\n\n") == [
+        "Package: src:systemd\nPin: release n=trixie\nPin-Priority: 990",
+        "Package: *\nPin: release n=trixie\nPin-Priority: 50\n",
+    ]
+    assert mi.older_systemd(targets, "forky", unified=True) == ([], {})
+    assert mi.older_systemd(targets, "trixie", unified=False) == ([], {})
+
+
 def test_a_mirrors_own_key_goes_along_and_debians_need_not() -> None:
     targets = [("http://m/", "bookworm", "main", "x"), ("http://d/", "bookworm", "main", "x")]
     keyrings = {"http://m/": "/etc/apt/keyrings/m.asc", "http://d/": "/usr/share/keyrings/debian-archive-keyring.gpg"}

@@ -42,6 +42,10 @@ OPTIONS = (
     "--skip=cleanup/apt/lists",
 )
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
+#: Releases whose systemd (258 and later) refuses to run where cgroups are version 1, and the last release whose does.
+_ONLY_CGROUP2 = frozenset({"forky", "sid"})
+_LAST_CGROUP1 = "trixie"
+_PREFERENCES = "/etc/apt/preferences.d/testbed-systemd"
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,27 @@ def other_release(
         (uri, suite + release.removeprefix(own).replace("/updates", "-security"), component, entry)
         for uri, release, component, entry in targets
     ]
+
+
+def older_systemd(
+    targets: Iterable[tuple[str, str, str, str]], suite: str, unified: bool
+) -> tuple[list[tuple[str, str, str, str]], dict[str, str]]:
+    """Say where systemd comes from, where that of a release does not start on this host's cgroups.
+
+    Args:
+        targets: the archives of the release.
+        suite: the release.
+        unified: whether the host has cgroups of version 2 alone.
+
+    Returns:
+        The archives to add, and apt's preferences, path to text: systemd of the last release that runs there, and
+        nothing else of it. Both are empty where there is no need.
+    """
+    if unified or suite not in _ONLY_CGROUP2:
+        return [], {}
+    added = [(uri, _LAST_CGROUP1, component, entry) for uri, release, component, entry in targets if release == suite]
+    pin = "Package: {}\nPin: release n=" + _LAST_CGROUP1 + "\nPin-Priority: {}\n"
+    return added, {_PREFERENCES: "\n".join((pin.format("src:systemd", 990), pin.format("*", 50)))}
 
 
 def signed_by(text: str, uri: str) -> str | None:
@@ -241,6 +266,10 @@ def read_controller(
         listing = _output("apt-get", "indextargets", "--format", _TARGET_FORMAT, "Created-By: Packages")
         # Where the controller has no archive of another release, that lies beside the controller's own.
         targets = debian_targets(listing, suite) or other_release(debian_targets(listing, own), own, suite)
+        # The file lies at the root of the one hierarchy, and below `unified` where there are others beside it.
+        added, preferences = older_systemd(targets, suite, Path("/sys/fs/cgroup/cgroup.controllers").exists())
+        targets += added
+        files |= preferences
         keyrings = {
             uri: signed_by(_text(Path(entry)), uri) if Path(entry).is_file() else None for uri, _, _, entry in targets
         }
