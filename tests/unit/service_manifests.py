@@ -19,7 +19,7 @@ MONGODB: Object = {
     "testbed_name": "caesar", "mongodb_namespace": "caesar-rest", "mongodb_secret": "s3cr/t", "mongodb_user": "caesar",
     "mongodb_database": "caesardb", "mongodb_engine": "ferretdb", "mongodb_storage": {"storage_class": ""},
     "mongodb_storage_size": "5Gi", "mongodb_uid": 27017, "mongodb_reference": "r.example.org/ferretdb:1",
-    "mongodb_memory": "256Mi",
+    "mongodb_memory": "256Mi", "testbed_storage_root": "/mnt/storage", "groups": {},
 }  # fmt: skip
 CAESAR_REST: Object = {
     "testbed_name": "caesar", "testbed_storage_root": "/mnt/storage", "caesar_rest_namespace": "caesar-rest",
@@ -51,7 +51,7 @@ def render(role: str, template: str, values: Object, own: Sequence[str] = ()) ->
 
 def mongodb(**changes: Any) -> list[Object]:
     """The database's."""
-    return render("mongodb", "mongodb.yaml.j2", MONGODB | changes)
+    return render("mongodb", "mongodb.yaml.j2", MONGODB | changes, ("mongodb_node",))
 
 
 def caesar_rest(**changes: Any) -> list[Object]:

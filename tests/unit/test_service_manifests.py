@@ -36,6 +36,24 @@ def test_a_database_that_asks_for_no_password_hears_nobody_but_its_own_machine(e
         assert alone[name] == usual[name]
 
 
+@pytest.mark.parametrize(
+    ("path", "nodes", "bound"),
+    [
+        ("/mnt/storage/mongodb", ["kube", "worker"], ""),
+        ("/var/lib/caesar-mongodb", ["kube", "worker"], "kube"),
+        ("/mnt/storage-of-others", ["kube"], "kube"),
+        ("/mnt/other", [], ""),
+    ],
+)
+def test_files_that_one_node_has_are_looked_for_there(path: str, nodes: list[str], bound: str) -> None:
+    items = made.mongodb(mongodb_storage={"host_path": path}, groups={"kubernetes_nodes": nodes})
+    [volume] = [item["spec"] for item in items if item["kind"] == "PersistentVolume"]
+    terms = volume.get("nodeAffinity", {}).get("required", {}).get("nodeSelectorTerms", [])
+    assert [value for term in terms for each in term["matchExpressions"] for value in each["values"]] == (
+        [bound] if bound else []
+    )
+
+
 def test_mongodb_s_own_image_reads_the_password_from_a_file() -> None:
     items = made.mongodb(mongodb_engine="mongodb", mongodb_uid=999)
     [container] = containers(items, "StatefulSet")
