@@ -25,7 +25,7 @@ CAESAR_REST: Object = {
     "testbed_name": "caesar", "testbed_storage_root": "/mnt/storage", "caesar_rest_namespace": "caesar-rest",
     "caesar_rest_storage": {"volume": "site-{name}"}, "caesar_rest_key": "k", "caesar_rest_voter_address": "192.0.2.1",
     "caesar_rest_voter_port": 8100, "caesar_rest_reference": "", "caesar_rest_uid": 20000,
-    "caesar_rest_clients": ["192.0.2.0/24"],
+    "caesar_rest_clients": ["192.0.2.0/24"], "caesar_rest_node": "",
     "caesar_rest_image": "r.example.org/caesar-rest:1", "caesar_rest_slurm_user": "caesar",
     "caesar_rest_directory": "data/caesar-rest", "caesar_rest_mongo_timeout_ms": 5000,
     "caesar_rest_monitoring_period": 5, "caesar_rest_accounting_period": 60, "caesar_rest_threads": 8,

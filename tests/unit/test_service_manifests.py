@@ -67,6 +67,16 @@ def test_mongodb_s_own_image_reads_the_password_from_a_file() -> None:
     )
 
 
+@pytest.mark.parametrize(("node", "bound"), [("", None), ("kube", {"kubernetes.io/hostname": "kube"})])
+def test_the_application_runs_where_its_address_is(node: str, bound: dict[str, str] | None) -> None:
+    pods = [
+        item["spec"]["template"]["spec"].get("nodeSelector")
+        for item in made.caesar_rest(caesar_rest_node=node)
+        if item["kind"] == "Deployment"
+    ]
+    assert pods == [bound, None]
+
+
 def test_each_part_of_caesar_rest_has_its_container() -> None:
     pods = {
         item["metadata"]["name"]: item["spec"]["template"]["spec"]
