@@ -74,18 +74,20 @@ def _machines(
     for name in machines:
         if not NAME.fullmatch(name):
             yield f"machine {name}: on a cloud it is a host name: lower-case letters, digits and hyphens, 32 at most"
-        size = hostvars[name].get("openstack_size", "desktop")
+        # Once: all variables of a machine are put together anew each time.
+        its = hostvars[name]
+        size = its.get("openstack_size", "desktop")
         if size not in sizes:
             there = ", ".join(sizes) or "there are none"
             yield f"machine {name}: openstack_size is {size}, which is none of desktop_sizes: {there}"
-        for key in hostvars[name]:
+        for key in its:
             if key.startswith("openstack_") and not key.startswith((PREFIX, "openstack_server")) and key not in OWN:
                 yield f"machine {name}: there is no variable {key}; a machine may have {', '.join(OWN)}"
-        if "openstack_state_gb" in hostvars[name] and not whole(hostvars[name]["openstack_state_gb"]):
-            has = hostvars[name]["openstack_state_gb"]
+        if "openstack_state_gb" in its and not whole(its["openstack_state_gb"]):
+            has = its["openstack_state_gb"]
             yield f"machine {name}: openstack_state_gb is {has!r}: give the whole gigabytes of its volume, as 500"
-        if not PATH.fullmatch(str(hostvars[name].get("openstack_state_device", "/dev/vdb"))):
-            has = hostvars[name]["openstack_state_device"]
+        if not PATH.fullmatch(str(its.get("openstack_state_device", "/dev/vdb"))):
+            has = its["openstack_state_device"]
             yield f"machine {name}: openstack_state_device is {has!r}: give the volume's disc, as /dev/vdb"
 
 
