@@ -22,8 +22,8 @@ def recorded(version: str) -> slurm_state.State:
     return slurm_state.parse_state(cluster, *(answer(version, name) for name in ("assoc", "user", "qos")))
 
 
-def test_two_versions_are_recorded() -> None:
-    assert {"22.05.8", "24.11.5"} <= set(VERSIONS)
+def test_three_versions_are_recorded() -> None:
+    assert {"22.05.8", "24.11.5", "26.05.5"} <= set(VERSIONS)
 
 
 @every_version
