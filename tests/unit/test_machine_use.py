@@ -94,6 +94,12 @@ def test_jobs_are_listed_and_services_are_not(commands: Path) -> None:
     assert said.splitlines() == ["pod work-1 of k8s-namespace-001", "pod by-hand of k8s-namespace-001"]
 
 
+def test_services_are_not_cancelled(commands: Path) -> None:
+    use(commands, "kubernetes", "cancel", "kube")
+    [call] = [line for line in (commands / "calls").read_text().splitlines() if line.startswith("kubectl drain kube ")]
+    assert "--pod-selector=!pod-template-hash,!controller-revision-hash" in call.split()
+
+
 def test_a_node_that_somebody_else_closed_stays_closed(commands: Path) -> None:
     (commands / "kubectl.says").write_text("true")
     assert use(commands, "kubernetes", "stop", "kube")[1] == []
