@@ -60,6 +60,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.upgrades import debian_of
 
 SOURCE = "slurm-wlm"
 KUBECTL = ["kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", "--request-timeout=10s"]
@@ -177,7 +178,7 @@ def main() -> None:
     _, report, _ = module.run_command(["dpkg-query", "--show", form])
     found: dict[str, Any] = {"debian": "", "slurm": slurm_packages(report), "ledgers": {}, "faults": []}
     if (debian := Path("/etc/debian_version")).exists():
-        found["debian"] = debian.read_text().strip()
+        found["debian"] = debian_of(debian.read_text())
     if (link := Path("/usr/local/bin/kubelet")).is_symlink():
         found["programs"] = link.readlink().parent.parent.name
     units = [Path(unit).read_text() for unit in UNITS if Path(unit).exists()]

@@ -73,6 +73,7 @@ from pathlib import Path
 
 from ansible.module_utils import state_volume as sv
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.upgrades import debian_of
 
 #: On the volume: whose state lies on it.
 RELEASE = ".caesar-state.json"
@@ -151,8 +152,10 @@ def place(wanted: sv.Wanted, name: str) -> sv.Place:
 
 def releases(wanted: sv.Wanted) -> tuple[str, str]:
     """Give the releases of Debian: of what lies on the volume, and of this machine."""
-    note, own = Path(wanted.root, RELEASE), Path("/etc/os-release").read_text().splitlines()
-    here = next((line.split("=", 1)[1].strip('"') for line in own if line.startswith("VERSION_ID=")), "")
+    note, own = Path(wanted.root, RELEASE), Path("/etc/os-release").read_text()
+    fields = {key: value.strip('"') for key, _, value in (line.partition("=") for line in own.splitlines())}
+    # One that is not released yet has no number.
+    here = debian_of(fields.get("VERSION_ID") or fields.get("VERSION_CODENAME", ""))
     return (json.loads(note.read_text())["debian"] if note.exists() else ""), here
 
 

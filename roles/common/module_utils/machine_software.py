@@ -9,6 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.upgrades import debian_of
+
 #: The source of Debian's packages of Slurm.
 SLURM_SOURCE = "slurm-wlm"
 MANIFEST = "manifests/kube-apiserver.yaml"
@@ -75,7 +77,7 @@ def look(podman: Podman, container: str) -> dict[str, Any]:
     try:
         release, status = root / "etc/debian_version", root / "var/lib/dpkg/status"
         return {
-            "debian": release.read_text().strip() if release.exists() else "",
+            "debian": debian_of(release.read_text()) if release.exists() else "",
             "slurm": slurm_packages(status.read_text()) if status.exists() else {},
         }
     finally:

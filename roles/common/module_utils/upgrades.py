@@ -265,6 +265,16 @@ def _unasked_kubernetes(there: Mapping[str, Mapping[str, Any]], wants: str) -> I
             )
 
 
+def debian_of(text: str) -> str:
+    """Read what /etc/debian_version has: the number of a release, also of one that is not released yet.
+
+    >>> debian_of("13.1"), debian_of("forky/sid")
+    ('13.1', '14')
+    """
+    name = text.strip().partition("/")[0]
+    return str(DEBIAN.get(name, name))
+
+
 def slurm_of(*debians: str) -> tuple[str, ...]:
     """Name the Slurm of releases of Debian, as a version; nothing for any where one is not known.
 
