@@ -123,8 +123,10 @@ def test_older_slurm_programs_and_ledgers_are_upgraded_around_what_they_keep(
     # Copies from before lie in the state directory, closed to others, the ledger's of its old revision.
     kept = max((STATE / "backups").glob("upgrade-*"))
     assert kept.stat().st_mode & 0o777 == 0o700
-    assert sorted(file.name for file in kept.iterdir()) == ["kube-etcd.tar", "planner-ledgers.tar", "slurm-slurm.tar"]
+    copies = ["kube-etcd.tar", "planner-ledgers.tar", "slurm-slurm.tar", "software.yml"]
+    assert sorted(file.name for file in kept.iterdir()) == copies
     with tarfile.open(kept / "slurm-slurm.tar") as archive:
+        assert "./slurmctld/clustername" in archive.getnames()
         dump = archive.extractfile("./slurm_acct_db.sql")
         assert dump is not None
         assert b"_assoc_table" in dump.read()
