@@ -30,6 +30,6 @@ def test_every_line_names_a_test_or_says_that_it_has_none() -> None:
 
 
 def test_every_verb_has_a_line() -> None:
-    verbs = ("drain", "rebuild", "upgrade", "restore", "clean_cache", "teardown")
+    verbs = ("drain", "rebuild", "upgrade", "revert", "restore", "clean_cache", "teardown")
     assert [verb for verb in verbs if f"`{verb}.yml`" not in TEXT] == []
     assert all((PROJECT / f"playbooks/{verb}.yml").exists() for verb in verbs)

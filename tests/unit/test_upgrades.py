@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import software_facts as facts
-from ansible.module_utils import machine_software, upgrades  # type: ignore[attr-defined]
+from ansible.module_utils import machine_software, reverts, upgrades  # type: ignore[attr-defined]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -275,6 +275,41 @@ def test_another_release_of_debian_is_an_upgrade_and_a_point_release_is_none(
 ) -> None:
     found = upgrades.unasked({"kube": {"debian": debian}}, suite, "v1.36.3")
     assert (len(found) == 1 and part in found[0]) if part else found == []
+
+
+@pytest.mark.parametrize(
+    ("text", "release"),
+    [("13.1\n", "13.1"), ("forky/sid\n", "14"), ("trixie/sid", "13"), ("unheard/sid", "unheard"), ("", "")],
+)
+def test_a_release_that_is_not_out_yet_has_a_number_too(text: str, release: str) -> None:
+    assert upgrades.debian_of(text) == release
+
+
+COPIED = {"slurm": {"debian": "13.1", "slurm": {"slurmdbd": "24.11.5-4"}}, "kube": {"debian": "13.1", "slurm": {}}}
+
+
+@pytest.mark.parametrize(
+    ("there", "suite", "said"),
+    [
+        ({}, "trixie", []),
+        ({"kube": {"debian": "14", "kubernetes": "v1.36.3"}}, "trixie", []),
+        (
+            {},
+            "forky",
+            ["accounting of slurm was copied from Debian 13, and the machine would have Debian 14: give -e local_m"],
+        ),
+        ({}, "", ["give -e local_machines_suite=trixie"]),
+        (
+            {"kube": {"kubernetes": "v1.37.1"}},
+            "trixie",
+            ["kube would be made anew with Kubernetes v1.36.3, and has a control pl"],
+        ),
+    ],
+)
+def test_copies_go_back_to_the_release_that_they_are_of(there: dict[str, Any], suite: str, said: list[str]) -> None:
+    found = reverts.faults(COPIED, there, suite, "v1.36.3")
+    assert len(found) == len(said)
+    assert all(part in fault for part, fault in zip(said, found, strict=True))
 
 
 def test_programs_of_another_kubernetes_are_an_upgrade_of_its_control_plane() -> None:
