@@ -70,12 +70,15 @@ def test_only_what_was_closed_for_this_is_opened(commands: Path) -> None:
         ("c", "compute10", "IDLE+DRAIN", OURS.replace("compute1", "compute10")),
         ("d", "compute1", "IDLE+DRAIN", OURS.replace("rebuild", "upgrade")),
         ("e", "compute1", "IDLE+DRAIN", OURS.replace("rebuild", "care")),
+        # It was away for longer than slurmctld waits.
+        ("f", "compute1", "IDLE+DRAIN", "Reason=rebuild of compute1 : Not responding [slurm@2026-11-30T12:44:45]"),
+        ("g", "compute10", "IDLE+DRAIN", "Reason=rebuild of compute10 : Not responding [slurm@2026-11-30T12:44:45]"),
     )
-    (commands / "sinfo.says").write_text("drained a\ndrained b\ndrained d\ndrained e\n")
+    (commands / "sinfo.says").write_text("drained a\ndrained b\ndrained d\ndrained e\ndrained f\n")
     # Whatever it was closed for: a rebuild opens what an upgrade that broke off has left, and the other way round.
     for verb in ("rebuild", "upgrade"):
         _, did = use(commands, "slurm", "start", "compute1", MACHINE_USE=verb)
-        assert did == ["scontrol update nodename=a,d state=resume"]
+        assert did == ["scontrol update nodename=a,d,f state=resume"]
 
 
 def test_nothing_is_closed_twice_and_a_silent_cluster_has_nothing(commands: Path) -> None:
