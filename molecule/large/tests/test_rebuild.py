@@ -6,14 +6,18 @@ It runs after the others of this scenario, by its name.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import test_caesar_rest
 import test_network
-from handles import members, of_group
+import yaml
+from handles import STATE, members, of_group
 from rebuilding import ASSOCIATIONS, MINUTES, UNTIL_TOLD, made_at, play
 from test_slurm import ended, submit
 from testinfra.host import Host
@@ -21,10 +25,12 @@ from testinfra.host import Host
 Command = Callable[..., subprocess.CompletedProcess[str]]
 COMPUTE = "compute1"
 job_image = test_network.job_image
+#: This inventory has none: it is put up for the tests that take minutes, and goes with the testbed.
+CAESAR_REST = ("-e", "caesar_rest_platform=kube")
 
 
 def rebuild(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return play("playbooks/rebuild.yml", *arguments)
+    return play("playbooks/rebuild.yml", *CAESAR_REST, *arguments)
 
 
 def test_what_cannot_be_made_anew_is_said_first() -> None:
@@ -43,6 +49,44 @@ def rebuilt(*names: str) -> None:
     assert run.returncode == 0, run.stdout[-6000:]
     for name, was in before.items():
         assert made_at(name) != was, f"{name} is the old one"
+
+
+@pytest.fixture(scope="module")
+def rest() -> Iterator[httpx.Client]:
+    """caesar-rest and its database, with the client of an astronomer."""
+    run = play("site.yml", "--tags", "mongodb,caesar_rest", *CAESAR_REST)
+    assert run.returncode == 0, run.stdout[-4000:]
+    about = yaml.safe_load((STATE / "caesar-rest.yml").read_text())
+    with httpx.Client(base_url=about["url"], timeout=60, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+def kept(rest: httpx.Client, voter: httpx.Client, fits: Path) -> Callable[[], None]:
+    """caesar-rest with a map and jobs, one of them just submitted; the function says that it has lost nothing."""
+    image = test_caesar_rest.upload(rest, fits)
+    job = test_caesar_rest.submit(rest, image)
+    assert test_caesar_rest.follow(rest, job)[0]["state"] == "SUCCESS"
+
+    def told() -> dict[str, Any]:
+        paths = (f"/download/{image}", f"/job/{job}/status", f"/job/{job}/output", f"/job/{job}/sources")
+        return {
+            **{path: rest.get(path).raise_for_status().content for path in paths},
+            "file": [each for each in rest.get("/fileids").raise_for_status().json() if each["fileid"] == image],
+            "job": [each for each in rest.get("/jobs").raise_for_status().json() if each["job_id"] == job],
+            "ballot": voter.get(f"/ballots/{job}").raise_for_status().json(),
+        }
+
+    before = told()
+    assert [len(before["file"]), len(before["job"]), before["ballot"]["state"]] == [1, 1, "COMPLETED"]
+    latest = test_caesar_rest.submit(rest, image)
+
+    def compare() -> None:
+        assert told() == before
+        for each in (latest, test_caesar_rest.submit(rest, image)):
+            assert test_caesar_rest.follow(rest, each)[0]["state"] == "SUCCESS"
+
+    return compare
 
 
 def pod_on(kube: Host, node: str, image: str) -> None:
@@ -88,7 +132,7 @@ def kubernetes_records(kubectl: Callable[[str], Any]) -> dict[str, Any]:
 @pytest.mark.timeout(1500)
 def test_rebuilt_controllers_know_all_and_jobs_elsewhere_go_on(
     planner: Host, slurm: Host, kube: Host, kubectl: Callable[[str], Any], job_image: str, caesar_vote: Command,
-    fits: Path, tmp_path: Path,
+    fits: Path, tmp_path: Path, kept: Callable[[], None],
 ) -> None:  # fmt: skip
     ended_before = submit(planner, "slurm-account-001", "--mem=100M --time=1", "true")
     assert ended(planner, ended_before) == "COMPLETED"
@@ -119,6 +163,7 @@ def test_rebuilt_controllers_know_all_and_jobs_elsewhere_go_on(
         kube.run(f"{test_network.KUBECTL} delete pod -n k8s-namespace-001 goes-on --now")
         planner.check_output(f"sudo -u slurm-account-002 touch /mnt/storage/jobs/slurm-account-002/stop-{job}")
     assert ended(planner, job) == "COMPLETED"
+    kept()
     run = caesar_vote("run", "--json", "--only", "k8s-namespace-001", "--outdir", str(tmp_path), str(fits))
     assert run.returncode == 0, run.stdout + run.stderr
 
@@ -126,8 +171,9 @@ def test_rebuilt_controllers_know_all_and_jobs_elsewhere_go_on(
 @MINUTES
 @pytest.mark.timeout(1500)
 def test_rebuilt_machines_keep_what_was_recorded(
-    planner: Host, slurm: Host, kubectl: Callable[[str], Any], caesar_vote: Command, fits: Path, tmp_path: Path
-) -> None:
+    planner: Host, slurm: Host, kubectl: Callable[[str], Any], caesar_vote: Command, fits: Path, tmp_path: Path,
+    kept: Callable[[], None],
+) -> None:  # fmt: skip
     services, worker = of_group("planners"), members("kubernetes_nodes")[1]
     first = caesar_vote("run", "--json", "--only", "slurm-account-001", "--outdir", str(tmp_path / "a"), str(fits))
     assert first.returncode == 0, first.stdout + first.stderr
@@ -149,3 +195,7 @@ def test_rebuilt_machines_keep_what_was_recorded(
     again = caesar_vote("outputs", "--outdir", str(tmp_path / "b"), ballot)
     assert again.returncode == 0, again.stdout + again.stderr
     assert {file.name for file in (tmp_path / "a").iterdir()} == {file.name for file in (tmp_path / "b").iterdir()}
+    kept()
+    second = play("site.yml", *CAESAR_REST)
+    assert second.returncode == 0, second.stdout[-4000:]
+    assert set(re.findall(r" changed=(\d+) ", second.stdout)) == {"0"}, second.stdout[-4000:]
