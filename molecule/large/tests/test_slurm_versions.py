@@ -7,29 +7,12 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from handles import INVENTORY, NAME, PLATFORMS, PROJECT, STATE, as_operator
+from slurm_program import driver, winner
 from testinfra.host import Host
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-
-# Run as a platform's user, by the planners' own program: what is under way, and what has ended in accounting.
-DRIVER = """
-import asyncio, pathlib, subprocess, sys, uuid
-from planner_app.planner.config import load_config
-from planner_app.platforms.slurm import SACCT_FORMAT, SlurmPlatform, parse_sacct
-async def main():
-    platform = SlurmPlatform(load_config(pathlib.Path(f"/etc/caesar-planner/{sys.argv[1]}.yml")))
-    session = uuid.UUID(sys.argv[2])
-    seen = [job for job in (await platform.observe()).jobs if job.session == session]
-    found = await platform.find(session)
-    # The planner asks accounting only for what squeue has forgotten, after five minutes.
-    sacct = ["sacct", "-XnP", f"--name={session}", f"--format={SACCT_FORMAT}"]
-    accounted = parse_sacct(subprocess.check_output(sacct, text=True))
-    print(*(f"{job.state} {job.cores}" for job in [*seen, found, *accounted]), sep="; ")
-asyncio.run(main())
-"""
 
 
 def test_this_is_another_slurm(slurm: Host) -> None:
@@ -52,20 +35,6 @@ def test_accounts_are_foretold_made_and_left_alone() -> None:
         capture_output=True, text=True, check=False, timeout=200,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
-
-
-def winner(run: subprocess.CompletedProcess[str]) -> tuple[dict[str, Any], str, str]:
-    """The ballot, the platform that won it, and the session there."""
-    assert run.returncode == 0, run.stdout + run.stderr
-    ballot: dict[str, Any] = json.loads(run.stdout)
-    return ballot, ballot["winner"]["planner"], ballot["winner"]["session"]
-
-
-def driver(planner: Host, account: str, session: str) -> str:
-    """What the planners' program says of a session's job: as it observes, as it finds, as accounting has it."""
-    path = planner.check_output("readlink -f /opt/caesar/planner-app/current")
-    return planner.check_output("cd /tmp && sudo -u %s env PYTHONPATH=%s python3 -c %s %s %s",
-                                account, path, DRIVER, account, session)  # fmt: skip
 
 
 def test_a_job_ran_that_was_voted_on(slurm: Host, planner: Host) -> None:

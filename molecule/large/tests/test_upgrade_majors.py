@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from handles import STATE, members
 from rebuilding import ASSOCIATIONS, MINUTES, made_at, play
-from test_slurm_versions import driver, winner
+from slurm_program import driver, winner
 from testinfra.host import Host
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
