@@ -34,12 +34,14 @@ PLATFORMS = USERS | NAMESPACES
 #: The namespace of caesar-rest and its database, and what the site has for the database's files.
 SERVICES = "site-caesar-rest"
 DATABASE_CLASS, DATABASE_STORAGE = "site-database", "/mnt/storage/site-database"
-#: Volumes that the site gives.
-VOLUMES = {f"site-{name}" for name in (*NAMESPACES, SERVICES)} | {DATABASE_CLASS}
+#: Volumes that the site gives; the one of caesar-rest is made here.
+VOLUMES = {f"site-{name}" for name in NAMESPACES} | {DATABASE_CLASS}
 #: Accounts: one that the operator's rights make, one that the coordinator finds.
 MADE, FOUND = "site-made", "site-found"
 QOS = "site-qos"
 ACCOUNT = "caesar-operator"
+#: Roles of the shipped manifest that are bound beside the first.
+MORE_RIGHTS = ("caesar-testbed-operator-services", "caesar-testbed-operator-volumes")
 
 
 def ansible(inventory: Path, playbook: str, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
@@ -112,7 +114,7 @@ def give_rights() -> None:
                 "hostPath": {"path": STORAGE, "type": "Directory"},
             },
         }
-        for name in (*NAMESPACES, SERVICES)
+        for name in NAMESPACES
     ]
     volumes.append(
         {
@@ -133,8 +135,10 @@ def give_rights() -> None:
         "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "site-nobody", "namespace": ACCOUNT},
     }  # fmt: skip
     [binding] = [item for item in yaml.safe_load_all(manifest) if item["kind"] == "ClusterRoleBinding"]
-    binding["metadata"]["name"] = binding["roleRef"]["name"] = "caesar-testbed-operator-services"
-    text = "\n---\n".join([manifest, *(yaml.safe_dump(item) for item in [binding, *volumes, nobody])])
+    bound = [
+        binding | {"metadata": {"name": name}, "roleRef": binding["roleRef"] | {"name": name}} for name in MORE_RIGHTS
+    ]
+    text = "\n---\n".join([manifest, *(yaml.safe_dump(item) for item in [*bound, *volumes, nobody])])
     machine("kube").check_output(f"printf %s {shlex.quote(text)} | kubectl apply -f -")
 
 
@@ -146,7 +150,7 @@ def clean() -> None:
         + (PROJECT / "docs/kubernetes-operator.yaml").read_text()
         + "\nEOF"
     )
-    kube.check_output("kubectl delete --ignore-not-found clusterrolebinding caesar-testbed-operator-services")
+    kube.check_output(f"kubectl delete --ignore-not-found clusterrolebinding {' '.join(MORE_RIGHTS)}")
     kube.check_output(f"kubectl delete --ignore-not-found pv {' '.join(sorted(VOLUMES))}")
     mongo_image.take_away()
     slurm.check_output(
@@ -230,6 +234,7 @@ def inventory(
                 "caesar_rest_address": address["kube"],
                 # Beside that of the testbed itself.
                 "caesar_rest_node_port": 30032,
+                "caesar_rest_storage": {"host_path": root},
                 "mongodb_image": mongo_image.REFERENCE,
                 "mongodb_storage": {"storage_class": DATABASE_CLASS},
             }
@@ -350,13 +355,22 @@ def accounts() -> str:
     return "\n".join(sorted(line for line in kept if line.split("|")[0] not in managed))
 
 
+def kinds() -> str:
+    """All that Kubernetes can list, with commas, but heartbeats and what happened: they change by themselves."""
+    names = machine("kube").check_output("kubectl api-resources --verbs=list -o name").split()
+    return ",".join(name for name in names if not name.startswith(("events", "leases", "componentstatuses")))
+
+
+def made_on_kubernetes() -> set[str]:
+    """Objects outside namespaces, as kind/name, that the testbed made on this site."""
+    label = f"app.kubernetes.io/instance={SITE}"
+    listed = json.loads(machine("kube").check_output(f"kubectl get {kinds()} -A -l {label} -o json"))["items"]
+    return {f"{item['kind']}/{item['metadata']['name']}" for item in listed if "namespace" not in item["metadata"]}
+
+
 def objects() -> str:
     """All of Kubernetes' objects but those of the managed label and in its namespaces, versions and all."""
-    kube = machine("kube")
-    kinds = kube.check_output("kubectl api-resources --verbs=list -o name").split()
-    # Heartbeats and what happened: they change by themselves.
-    kinds = [kind for kind in kinds if not kind.startswith(("events", "leases", "componentstatuses"))]
-    found = json.loads(kube.check_output(f"kubectl get {','.join(kinds)} -A -o json --show-managed-fields"))["items"]
+    found = json.loads(machine("kube").check_output(f"kubectl get {kinds()} -A -o json --show-managed-fields"))["items"]
     tenants = {platform["name"] for platform in TENANTS}
     kept = []
     for item in found:

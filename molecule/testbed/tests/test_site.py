@@ -30,6 +30,7 @@ from existing_site import (
     contents,
     difference,
     inventory,
+    made_on_kubernetes,
     prepare,
     seen,
 )
@@ -90,7 +91,8 @@ def test_what_cannot_be_done_is_said_before_anything_is_tried(
         "create, delete, get, list, patch, update namespaces",
         "bind caesar-testbed-operator of docs/kubernetes-operator.yaml",
         "create, get, patch statefulsets.apps (named mongodb)",
-        "bind caesar-testbed-operator-services of docs/kubernetes-operator.yaml",
+        "create, delete, get, patch persistentvolumes",
+        "bind caesar-testbed-operator-services and caesar-testbed-operator-volumes of docs/kubernetes-operator.yaml",
     ):
         assert any(words in fault for fault in faults), f"{words}\n" + "\n".join(faults)
     assert not PROJECT_STATE.exists()
@@ -151,8 +153,9 @@ def test_an_operator_puts_it_up_and_takes_it_away(
         assert f"{user}||{MADE}|site-qos" in slurm
         assert f"{user}|{user}||site-qos" in slurm
     kube = machine("kube")
-    assert set(kube.check_output(f"kubectl get ns -l app.kubernetes.io/instance={SITE} -o name").split()) == {
-        f"namespace/{name}" for name in (*NAMESPACES, SERVICES)
+    assert made_on_kubernetes() == {
+        *(f"Namespace/{name}" for name in (*NAMESPACES, SERVICES)),
+        f"PersistentVolume/{SITE}-{SERVICES}-shared",
     }
     for name in NAMESPACES:
         assert (
@@ -166,12 +169,21 @@ def test_an_operator_puts_it_up_and_takes_it_away(
         "localhost": 0, "services": 0, "submit": 0,
     }  # fmt: skip
 
+    user = next(iter(USERS))
+    job = machine("planner").check_output(
+        f"cd {STORAGE}/jobs/{user} && sudo -u {user} sbatch --parsable --mem=100M -o /dev/null --wrap 'sleep 600'"
+    )
     refused = ansible(ours, "playbooks/teardown.yml")
     assert refused.returncode != 0
     assert "Nothing was removed" in refused.stdout
     gone = ansible(ours, "playbooks/teardown.yml", "-e", "confirm=yes")
     assert gone.returncode == 0, gone.stdout[-4000:]
     assert difference(before, seen() | {"host of the services": contents("kube")}) == []
+    assert made_on_kubernetes() == set()
+    # Where ledgers and ballots were.
+    assert machine("kube").run("ls -d /var/lib/caesar-*").stdout == ""
+    # What ran is cancelled, and stays on record.
+    assert machine("slurm").check_output(f"sacct -XnP -j {job} -o account,state").startswith(f"{user}|CANCELLED")
     assert machine("slurm").check_output(f"sacctmgr -nP show account {MADE} format=Account") == ""
     assert machine("planner").check_output(f"ls -A {STORAGE}") == ""
     assert not PROJECT_STATE.exists()
