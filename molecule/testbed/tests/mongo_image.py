@@ -43,7 +43,9 @@ def ferretdb(place: Path) -> Path:
         layer = image.extractfile(json.load(manifest)[0]["Layers"][0])
         assert layer
         with tarfile.open(fileobj=layer) as files:
-            files.extract("ferretdb", place, filter="data")
+            # Python 3.11 before 3.11.4 has no filters.
+            files.extraction_filter = getattr(tarfile, "data_filter", None)
+            files.extract("ferretdb", place)
     return place / "ferretdb"
 
 
