@@ -35,6 +35,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+# The project's own modules lie with the Ansible ones; last, since tests import this file too.
+sys.path.append(str(HERE.parents[2] / "roles/common/module_utils"))
+
+from uv_program import find_uv  # noqa: E402
+
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "caesar-testbed" / "openstack"
 SERVICES = ("keystone", "placement", "glance", "neutron", "nova", "cinder")
 PATHS = {"keystone": "/v3", "placement": "", "glance": "", "neutron": "", "nova": "/v2.1", "cinder": "/v3"}
@@ -45,8 +50,8 @@ START_SECONDS = 240.0
 
 
 def digest(*paths: Path) -> str:
-    """Name what the contents of these files determine."""
-    found = hashlib.sha256(f"{sys.version_info[:2]}".encode())
+    """Name what this Python and the contents of these files determine."""
+    found = hashlib.sha256(f"{sys.version_info[:2]} {sys.base_prefix}".encode())
     for path in sorted(paths):
         found.update(path.read_bytes())
     return found.hexdigest()[:16]
@@ -59,13 +64,10 @@ def install() -> Path:
     if not done.exists():
         print("Installing OpenStack's services from requirements.lock, once.", flush=True)
         shutil.rmtree(venv, ignore_errors=True)
-        uv = shutil.which("uv")
-        if uv and subprocess.run([uv, "--version"], capture_output=True, check=False).returncode:
-            uv = None  # a shim with nothing behind it
-        subprocess.run([sys.executable, "-m", "venv", *(["--without-pip"] if uv else []), str(venv)], check=True)
-        python, lock = str(venv / "bin/python"), str(HERE / "requirements.lock")
-        pip = [uv, "pip", "install", "--quiet", f"--python={python}"] if uv else [python, "-m", "pip", "install", "-q"]
-        subprocess.run([*pip, "--require-hashes", "-r", lock], check=True)
+        uv, python, lock = find_uv(CACHE.parent), str(venv / "bin/python"), str(HERE / "requirements.lock")
+        subprocess.run([uv, "venv", "--quiet", f"--python={sys.executable}", str(venv)], check=True)
+        install = [uv, "pip", "install", "--quiet", f"--python={python}"]
+        subprocess.run([*install, "--require-hashes", "-r", lock], check=True)
         packages = next((venv / "lib").iterdir()) / "site-packages"
         # Only what is not compiled yet; some files of tests are for other Pythons.
         compiled = [python, "-m", "compileall", "-q", "-j0", "-x", "/tests?/", str(packages)]
@@ -295,7 +297,9 @@ def start(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True, mode=0o700)
     with tarfile.open(archive) as packed:
-        packed.extractall(directory, filter="data")
+        # Python 3.11 before 3.11.4 has no filters.
+        packed.extraction_filter = getattr(tarfile, "data_filter", None)
+        packed.extractall(directory)
     ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
     configure(directory, venv, ports, json.loads((directory / "passwords.json").read_text()))
     relocate(directory, ports)
