@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from planner_app.voter.answers import Answer, Candidate, Choice, Demand, Left, Offer, Range, Unusable, Verdict
 from planner_app.voter.choose import choose
-from planner_app.voter.policy import DEFAULT_KEYS, Criterion, Key, Policy, Term, alone, measure_of, measure_of_key
+from planner_app.voter.policy import DEFAULT_KEYS, Criterion, Key, Policy, Term, alone, measure_of_key, weigh
 from planner_app.voter.reasons import objection
 from planner_app.voter.text import amount_of_time
 
@@ -377,11 +377,10 @@ def test_brute_force_agrees(policy: Policy, demand: Demand, answers: list[Answer
     able = [o for a in answers for o in a.offers if meets(o, demand, a.clock_offset)]
 
     def better(one: Offer, other: Offer) -> bool:
-        measures = [measure_of(criterion, NOW, policy.granularity) for criterion in policy.criteria]
-        measures += [measure_of_key(key, NOW, policy.granularity) for key in Key]
-        for measure in measures:
-            if measure(one) != measure(other):
-                return measure(one) < measure(other)
+        measured = {key: measure_of_key(key, NOW, policy.granularity)([one, other]) for key in Key}
+        for mine, others in [*(weigh(criterion, measured) for criterion in policy.criteria), *measured.values()]:
+            if mine != others:
+                return mine < others
         mine, other_one = ((o.planner, o.start, o.cores, o.memory_gib, o.uuid) for o in (one, other))
         return mine < other_one
 
@@ -396,9 +395,8 @@ def test_the_winner_is_never_dominated(policy: Policy, demand: Demand, answers: 
     """Nobody who can is at least as good in every key there is and better in one."""
     choice = choose(policy, demand, answers, NOW)
     measures = [measure_of_key(key, NOW, policy.granularity) for key in Key]
-    best = [measure(choice.winner) for measure in measures] if choice.winner else []
     for other in choice.ranked:
-        values = [measure(other) for measure in measures]
+        best, values = zip(*(measure([choice.winner, other]) for measure in measures), strict=True)
         assert not (all(o <= b for o, b in zip(values, best, strict=True)) and values != best), (values, best)
 
 

@@ -8,43 +8,42 @@ whatever order they came, and nobody wins who is no better in anything and worse
 Times are timezone-aware, memory is in GiB, costs and metrics are of the whole session, in the planners' units.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from itertools import pairwise
+from functools import partial
+from itertools import chain, count, pairwise, repeat
 from math import inf
 from operator import itemgetter
 
 from planner_app.voter.answers import Answer, Candidate, Choice, Demand, Offer, Scored, Verdict
-from planner_app.voter.policy import Measure, Policy, measure_of, measure_of_key
+from planner_app.voter.policy import Measure, Policy, measure_of_key, weigh
 from planner_app.voter.reasons import Words, objection
 
+_candidate = partial(tuple.__new__, Candidate)
+"""Makes a candidate of all its fields in order."""
 
-def _fits(demand: Demand, now: datetime, tolerance: timedelta) -> Callable[[Offer], bool]:
-    """Make the quick test whether an offer breaks no limit; `objection` says of the others which one."""
+
+def _fitting(demand: Demand, now: datetime, tolerance: timedelta, offers: Iterable[Offer]) -> list[Offer]:
+    """Give the offers that break no limit; `objection` says of the others which one. One limit after the other."""
     least_cores, most_cores = demand.cores.min, inf if demand.cores.max is None else demand.cores.max
     least_memory, most_memory = demand.memory_gib.min, inf if demand.memory_gib.max is None else demand.memory_gib.max
     duration = demand.duration
-    earliest, latest = demand.start or (None, None)
-    costs = [*demand.max_costs.items(), *((budget.cost, budget.left) for budget in demand.budgets)]
-    metrics = list(demand.min_metrics.items())
-
-    def fits(offer: Offer) -> bool:
-        if (
-            offer.expires <= now
-            or not least_cores <= offer.cores <= most_cores
-            or not least_memory <= offer.memory_gib <= most_memory
-            or offer.duration < duration
-        ):
-            return False
-        for name, most in costs:
-            if offer.costs.get(name, inf) > most:
-                return False
-        for name, least in metrics:
-            if offer.metrics.get(name, -inf) < least:
-                return False
-        return earliest is None or latest is None or earliest - tolerance <= offer.start <= latest + tolerance
-
-    return fits
+    left = [
+        offer
+        for offer in offers
+        if offer.expires > now
+        and least_cores <= offer.cores <= most_cores
+        and least_memory <= offer.memory_gib <= most_memory
+        and offer.duration >= duration
+    ]
+    for name, most in [*demand.max_costs.items(), *((budget.cost, budget.left) for budget in demand.budgets)]:
+        left = [offer for offer in left if offer.costs.get(name, inf) <= most]
+    for name, least in demand.min_metrics.items():
+        left = [offer for offer in left if offer.metrics.get(name, -inf) >= least]
+    if demand.start is not None:
+        earliest, latest = demand.start[0] - tolerance, demand.start[1] + tolerance
+        left = [offer for offer in left if earliest <= offer.start <= latest]
+    return left
 
 
 def choose(
@@ -59,34 +58,48 @@ def choose(
     `tolerance` is how far a planner's clock may be from ours. Sums whose references are not filled in yet (see
     `Policy.with_references`) count in plain units.
     """
-    able: list[Scored] = []
+    answers = list(answers)
+    off = {answer.planner for answer in answers if _is_off(answer, tolerance)}
+    fitting = _fitting(
+        demand, now, tolerance, [offer for answer in answers if answer.planner not in off for offer in answer.offers]
+    )
+    fit = set(map(id, fitting))
     unable: list[Candidate] = []
-    measures = [measure_of(criterion, now, policy.granularity) for criterion in policy.criteria]
-    fits = _fits(demand, now, tolerance)
     for answer in answers:
+        planner, verdict, offset = answer.planner, answer.verdict, answer.clock_offset
         if not answer.offers and not answer.unusable:
-            reason = "; ".join(answer.reasons) or "gave no reason"
-            unable.append(Candidate(answer.planner, answer.verdict, None, reason))
-        unable.extend(Candidate(answer.planner, answer.verdict, None, bad.reason) for bad in answer.unusable)
-        off = answer.clock_offset is not None and abs(answer.clock_offset) > tolerance
+            unable.append(Candidate(planner, verdict, None, "; ".join(answer.reasons) or "gave no reason"))
+        unable.extend(Candidate(planner, verdict, None, bad.reason) for bad in answer.unusable)
         for offer in answer.offers:
-            if not off and fits(offer):
-                able.append((tuple([measure(offer) for measure in measures]), offer))
-            else:
-                reason = objection(offer, demand, now, answer.clock_offset, tolerance) or "does not fit"
-                unable.append(Candidate(answer.planner, answer.verdict, None, reason, offer))
+            if id(offer) not in fit:
+                reason = objection(offer, demand, now, offset, tolerance) or "does not fit"
+                unable.append(_candidate((planner, verdict, None, reason, offer, ())))
 
-    able = _ordered(policy, able, now)
     unable.sort(key=lambda c: (c.planner, c.offer.uuid if c.offer else "", c.reason))
-    ranked: list[Candidate] = []
-    if able:
-        why = Words(policy, able[0], now)
-        ranked.append(Candidate(able[0][1].planner, Verdict.OFFERS, 1, why.won(able), able[0][1], able[0][0]))
-        ranked.extend(
-            Candidate(offer.planner, Verdict.OFFERS, rank, why.lost(scores, offer), offer, scores)
-            for rank, (scores, offer) in enumerate(able[1:], 2)
-        )
+    if not fitting:
+        return Choice(tuple(unable))
+    measured = {key: measure_of_key(key, now, policy.granularity)(fitting) for key in policy.keys}
+    scores = zip(*(weigh(criterion, measured) for criterion in policy.criteria), strict=True)
+    able = _ordered(policy, list(zip(scores, fitting, strict=True)), now)
+    why = Words(policy, able[0], now)
+    # Made at once in C: most of what a choice between thousands makes are candidates.
+    ranked = map(
+        _candidate,
+        zip(
+            [offer.planner for _, offer in able],
+            repeat(Verdict.OFFERS),
+            count(1),
+            chain([why.won(able)], why.lost(able[1:])),
+            [offer for _, offer in able],
+            [scores for scores, _ in able],
+            strict=False,  # two of them never end
+        ),
+    )
     return Choice((*ranked, *unable))
+
+
+def _is_off(answer: Answer, tolerance: timedelta) -> bool:
+    return answer.clock_offset is not None and abs(answer.clock_offset) > tolerance
 
 
 def _ordered(policy: Policy, able: list[Scored], now: datetime) -> list[Scored]:
@@ -108,8 +121,8 @@ def _without_ties(able: list[Scored], values: Sequence[object], measures: Sequen
             end += 1
         done, run = end, able[begin:end]
         if measures:
-            first = measures[0]
-            found = sorted(((first(offer), (scores, offer)) for scores, offer in run), key=itemgetter(0))
+            first = measures[0]([offer for _, offer in run])
+            found = sorted(zip(first, run, strict=True), key=itemgetter(0))
             able[begin:end] = _without_ties([pair for _, pair in found], [value for value, _ in found], measures[1:])
         else:
             able[begin:end] = sorted(run, key=lambda pair: _by_name(pair[1]))

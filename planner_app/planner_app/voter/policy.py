@@ -12,7 +12,7 @@ configuration, so what one offer counts depends on no other offer.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -191,56 +191,54 @@ def _seconds(text: str, where: str) -> float:
     return seconds
 
 
-Measure = Callable[[Any], float]
-"""What an offer counts; less is better, and what is not stated is worst, infinitely so."""
+Measure = Callable[[Sequence[Any]], list[float]]
+"""What each of many offers counts; less is better, and what is not stated is worst, infinitely so.
+
+Of all at once, since a call for each of ten thousand is a good part of a choice.
+"""
 
 
 def measure_of_key(key: Key, now: datetime, granularity: timedelta) -> Measure:
     """Make the measure of a key: seconds from the decision for times, the planner's units for the rest."""
     if key in TIMES:
         step = granularity.total_seconds()
-        whole = key is Key.EARLIEST_FINISH
 
-        def time(offer: Any) -> float:
+        def starts(offers: Sequence[Any]) -> list[float]:
             # What could start before the decision starts at the decision: that is no merit.
-            start = round((offer.start - now).total_seconds() / step) * step if offer.start > now else 0.0
-            return start + offer.duration.total_seconds() if whole else start
+            return [
+                round((start - now).total_seconds() / step) * step if (start := offer.start) > now else 0.0
+                for offer in offers
+            ]
 
-        return time
+        def finishes(offers: Sequence[Any]) -> list[float]:
+            return [start + offer.duration.total_seconds() for start, offer in zip(starts(offers), offers, strict=True)]
+
+        return starts if key is Key.EARLIEST_START else finishes
     if key is Key.LOAD:
-        return lambda offer: inf if offer.load is None else offer.load
+        return lambda offers: [inf if offer.load is None else offer.load for offer in offers]
     if (metric := METRICS.get(key)) is not None:
-        return lambda offer: -offer.metrics[metric] if metric in offer.metrics else inf
+        return lambda offers: [-offer.metrics.get(metric, -inf) for offer in offers]
     name = key.value
-    return lambda offer: offer.costs.get(name, inf)
+    return lambda offers: [offer.costs.get(name, inf) for offer in offers]
 
 
-def measure_of(criterion: Criterion, now: datetime, granularity: timedelta) -> Measure:
-    """Make the measure of a criterion."""
+def weigh(criterion: Criterion, measured: Mapping[Key, Sequence[float]]) -> Sequence[float]:
+    """Give what each of many offers counts by a criterion, of what each counts by the keys in it."""
     if (key := criterion.key) is not None:
-        return measure_of_key(key, now, granularity)
-    return _sum_of(criterion, now, granularity)
+        return measured[key]
+    weighted = []
+    for term in criterion.terms:
+        factor = term.weight / (term.reference or 1.0)
+        weighted.append([value * factor for value in measured[term.key]])
+    # Rounded once, so a sum never falls when a value rises.
+    try:
+        return list(map(fsum, zip(*weighted, strict=True)))
+    except (OverflowError, ValueError):
+        return [_sum(values) for values in zip(*weighted, strict=True)]
 
 
-def _sum_of(criterion: Criterion, now: datetime, granularity: timedelta) -> Measure:
-    """Make the measure of a sum; costs, which are most of what sums have, are looked up without a call for each."""
-    factors = {term.key: term.weight / (term.reference or 1.0) for term in criterion.terms}
-    costs = [(key.value, factor) for key, factor in factors.items() if _is_cost(key)]
-    rest = [(measure_of_key(key, now, granularity), factor) for key, factor in factors.items() if not _is_cost(key)]
-
-    def weighted(offer: Any) -> float:
-        given = offer.costs
-        values = [given[name] * factor if name in given else inf for name, factor in costs]
-        for measure, factor in rest:
-            values.append(measure(offer) * factor)
-        try:
-            # Rounded once, so the sum never falls when a value rises.
-            return fsum(values)
-        except (OverflowError, ValueError):
-            return inf  # numbers that no platform has
-
-    return weighted
-
-
-def _is_cost(key: Key) -> bool:
-    return key not in TIMES and key not in METRICS and key is not Key.LOAD
+def _sum(values: Iterable[float]) -> float:
+    try:
+        return fsum(values)
+    except (OverflowError, ValueError):
+        return inf  # numbers that no platform has

@@ -1,9 +1,10 @@
 """Why a candidate could not win, lost or won, in words for people. Pure."""
 
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from math import inf
 
-from planner_app.voter.answers import Demand, Offer, Scored
+from planner_app.voter.answers import Demand, Offer, Range, Scored
 from planner_app.voter.policy import TIMES, Key, Policy, measure_of_key
 from planner_app.voter.text import amount_of_time
 
@@ -17,14 +18,10 @@ def objection(
         return f"its clock is {amount_of_time(abs(clock_offset))} {side} ours"
     if offer.expires <= now:
         return f"expired {amount_of_time(now - offer.expires)} before it could be accepted"
-    for what, offered, asked in (
-        ("cores", offer.cores, demand.cores),
-        ("GiB of memory", offer.memory_gib, demand.memory_gib),
-    ):
-        if offered < asked.min:
-            return f"offers {offered} {what}, at least {asked.min} asked"
-        if asked.max is not None and offered > asked.max:
-            return f"offers {offered} {what}, at most {asked.max} asked"
+    if (wrong := _outside(offer.cores, demand.cores)) is not None:
+        return f"offers {offer.cores} cores, {wrong} asked"
+    if (wrong := _outside(offer.memory_gib, demand.memory_gib)) is not None:
+        return f"offers {offer.memory_gib} GiB of memory, {wrong} asked"
     if offer.duration < demand.duration:
         return f"offers {amount_of_time(offer.duration)}, {amount_of_time(demand.duration)} asked"
     if demand.start is not None:
@@ -51,6 +48,14 @@ def objection(
             return f"states no {budget.cost} cost, which is to come out of a budget of {budget.budget}"
         if cost > budget.left:
             return f"{budget.cost} cost is {cost:g}, {max(budget.left, 0):g} is left of {budget.budget}"
+    return None
+
+
+def _outside(offered: int, asked: Range) -> str | None:
+    if offered < asked.min:
+        return f"at least {asked.min}"
+    if asked.max is not None and offered > asked.max:
+        return f"at most {asked.max}"
     return None
 
 
@@ -89,13 +94,13 @@ class Words:
         self._now = now
         # Most criteria are numbers: what is said of those is ready but for the loser's number.
         self._numbers = [self._number(key, theirs) for key, theirs in zip(self._keys, self._scores, strict=True)]
-        self._behind: dict[tuple[Key | None, timedelta], str] = {}
+        self._later: dict[Key | None, Callable[[Offer], str]] = {key: self._how_much_later(key) for key in TIMES}
 
-    def _number(self, key: Key | None, theirs: float) -> tuple[str, str, str] | None:
+    def _number(self, key: Key | None, theirs: float) -> tuple[str, str, str, Callable[[float], float]] | None:
         """What stands before and after a loser's number, and how that is written; None for times."""
         if key is None:
-            return "weighted sum ", f", {self._name} {theirs:.4g}", ".4g"
-        return None if key in TIMES else (f"{key} ", f", {self._name} {abs(theirs):g}", "g")
+            return "weighted sum ", f", {self._name} {theirs:.4g}", ".4g", float
+        return None if key in TIMES else (f"{key} ", f", {self._name} {abs(theirs):g}", "g", abs)
 
     def won(self, able: list[Scored]) -> str:
         """Say why the first of all is the first."""
@@ -109,25 +114,39 @@ class Words:
         equal = "that are equal before" if index >= len(self._keys) else f"that {' and '.join(before)}"
         return _WON_BY[keys[index]] + (f" of those {equal}" if before else "")
 
-    def lost(self, scores: tuple[float, ...], offer: Offer) -> str:
-        """Say what decided against an offer, and by how much."""
+    def lost(self, others: Iterable[Scored]) -> Iterator[str]:
+        """Say of each what decided against it, and by how much."""
+        first, words = self._scores[0], self._numbers[0]
+        # Nearly all lose by the first criterion already.
+        if words is None:
+            later = self._later[self._keys[0]]
+            return (later(offer) if scores[0] != first else self._lost(scores, offer) for scores, offer in others)
+        before, after, form, size = words
+        return (
+            before + format(size(ours), form) + after
+            if (ours := scores[0]) != first and ours != inf
+            else self._lost(scores, offer)
+            for scores, offer in others
+        )
+
+    def _lost(self, scores: tuple[float, ...], offer: Offer) -> str:
         for theirs, ours, words in zip(self._scores, scores, self._numbers, strict=True):
             if ours != theirs:
                 if words is None or ours == inf:
                     break
-                before, after, form = words
-                return before + format(ours if form == ".4g" else abs(ours), form) + after
+                before, after, form, size = words
+                return before + format(size(ours), form) + after
         keys, index = self._deciding(scores, offer)
         if index is None:
             return "equal to the winner" if offer.planner == self._name else f"equal to {self._name}, first by name"
         key = keys[index]
-        if key in TIMES:
-            return self._later(key, offer)
+        if (later := self._later.get(key)) is not None:
+            return later(offer)
         if index < len(scores):
             ours, theirs = scores[index], self._scores[index]
         else:
             measure = measure_of_key(keys[index], self._now, self._policy.granularity)  # type: ignore[arg-type]
-            ours, theirs = measure(offer), measure(self._best)
+            ours, theirs = measure([offer, self._best])
         if ours == inf:
             return f"states no {_unstated(key, self._policy, index)}, {self._name} does"
         if key is None:
@@ -142,19 +161,29 @@ class Words:
         keys = [*self._keys, *self._ties]
         for index, key in enumerate(self._ties, len(scores)):
             measure = measure_of_key(key, self._now, self._policy.granularity)
-            if measure(offer) != measure(self._best):
+            ours, theirs = measure([offer, self._best])
+            if ours != theirs:
                 return keys, index
         return keys, None
 
-    def _later(self, key: Key | None, offer: Offer) -> str:
-        start, best = offer.start, self._best.start
-        behind = (start if start > self._now else self._now) - (best if best > self._now else self._now)
-        if key is Key.EARLIEST_FINISH:
-            behind += offer.duration - self._best.duration
-        if (told := self._behind.get((key, behind))) is None:
-            verb = "starts" if key is Key.EARLIEST_START else "finishes"
-            told = self._behind[key, behind] = f"{verb} {amount_of_time(behind)} later than {self._name}"
-        return told
+    def _how_much_later(self, key: Key) -> Callable[[Offer], str]:
+        """Make what says how much later than the best an offer starts or finishes."""
+        now, best, name, whole = self._now, self._best, self._name, key is Key.EARLIEST_FINISH
+        begins, lasts = max(best.start, now), best.duration
+        verb = "finishes" if whole else "starts"
+        told: dict[timedelta, str] = {}  # the same amount comes many times
+
+        def later(offer: Offer) -> str:
+            start = offer.start
+            behind = (start if start > now else now) - begins
+            if whole:
+                behind += offer.duration - lasts
+            words = told.get(behind)
+            if words is None:
+                words = told[behind] = f"{verb} {amount_of_time(behind)} later than {name}"
+            return words
+
+        return later
 
 
 def _unstated(key: Key | None, policy: Policy, index: int) -> str:
