@@ -41,6 +41,27 @@ class Unreached(WireError):
 class Connection(asyncio.Protocol):
     """One connection with one request at a time."""
 
+    __slots__ = (
+        "_anything",
+        "_body",
+        "_held",
+        "_keep_alive",
+        "_limit",
+        "_names",
+        "_parser",
+        "_parts",
+        "_waiting",
+        "_whole",
+        "closed",
+        "done",
+        "failure",
+        "head",
+        "idle_since",
+        "loop",
+        "on_end",
+        "transport",
+    )
+
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport | None = None
@@ -49,16 +70,12 @@ class Connection(asyncio.Protocol):
         self._waiting: asyncio.Future[None] | None = None
         self.on_end: Callable[[], None] | None = None
         """Called once the reply is whole or failed; for who waits for many at once."""
-        self._parts: deque[bytes] = deque()
-        self._held = 0
-        self._begin()
-
-    def _begin(self) -> None:
         # None until something comes that is not a whole reply with a plain head.
         self._parser: Any = None
         self._names: dict[str, str] = {}
-        self._parts.clear()
+        self._parts: deque[bytes] = deque()
         self._held = 0
+        self._body: bytes | None = None
         self.head: Head | None = None
         self.done = False
         self.failure: WireError | None = None
@@ -66,6 +83,15 @@ class Connection(asyncio.Protocol):
         self._whole = True
         self._limit = 0
         self._keep_alive = False
+
+    def _begin(self) -> None:
+        self.head = self._body = self.failure = None
+        self.done = self._anything = self._keep_alive = False
+        if self._parser is not None:
+            self._parser = None
+            self._names = {}
+            self._parts.clear()
+            self._held = 0
 
     # --- asyncio's calls ---
 
@@ -102,7 +128,7 @@ class Connection(asyncio.Protocol):
         if len(data) != end + length or length > self._limit:
             self.head = None
             return False
-        self._parts.append(data[end:])
+        self._body = data[end:]
         self.done = True
         return True
 
@@ -191,7 +217,7 @@ class Connection(asyncio.Protocol):
         """Give the whole reply that has come. Raises the failure where none has."""
         if self.failure is not None or self.head is None:
             raise self.failure or WireError("no head", cut=True)
-        return self.head, b"".join(self._parts)
+        return self.head, b"".join(self._parts) if self._body is None else self._body
 
     async def begun(self) -> Head:
         """Wait for the head."""
