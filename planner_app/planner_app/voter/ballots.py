@@ -20,6 +20,20 @@ from planner_app.voter.database import Database
 
 _ballots, _offers, _uploads, _traces = database.ballots, database.offers, database.uploads, database.traces
 
+# Made once: with each vote anew they would cost the voter more than what the database does with them.
+_new_ballot, _new_trace, _new_offers, _new_upload = map(insert, (_ballots, _traces, _offers, _uploads))
+_ballot = select(_ballots).where(_ballots.c.id == bindparam("of"))
+_change = update(_ballots).where(_ballots.c.id == bindparam("of"))
+_change_running = _change.where(_ballots.c.state == "RUNNING")
+_settle = update(_offers).where(
+    _offers.c.ballot == bindparam("of"),
+    _offers.c.planner == bindparam("by"),
+    _offers.c.session == bindparam("which"),
+)
+_free = update(_offers).where(_offers.c.ballot == bindparam("of"), _offers.c.fate == "HELD").values(fate="TO_REJECT")
+_unwanted = select(_offers).where(_offers.c.fate.in_(["TO_REJECT", "TO_CANCEL"]))
+_unwanted_of = _unwanted.where(_offers.c.ballot == bindparam("of"))
+
 
 class State(StrEnum):
     """Where a ballot stands."""
@@ -117,8 +131,8 @@ class Ballots:
         trace = {"trace": document["trace"], "ballot": ballot}
 
         def work(connection: Connection) -> None:
-            connection.execute(insert(_ballots), row)
-            connection.execute(insert(_traces), trace)
+            connection.execute(_new_ballot, row)
+            connection.execute(_new_trace, trace)
 
         await self._do(work)
 
@@ -143,59 +157,32 @@ class Ballots:
         ]
 
         def work(connection: Connection) -> None:
-            connection.execute(
-                update(_ballots).where(_ballots.c.id == ballot).values(state=state, document=written(document))
-            )
+            connection.execute(_change, {"of": ballot, "state": state, "document": written(document)})
             if rows:
-                connection.execute(insert(_offers), rows)
+                connection.execute(_new_offers, rows)
 
         await self._do(work)
 
     async def settle(self, ballot: str, planner: str, session: str, fate: Fate) -> None:
         """Record what became of one offer."""
-        await self._do(
-            lambda connection: connection.execute(
-                update(_offers)
-                .where(_offers.c.ballot == ballot, _offers.c.planner == planner, _offers.c.session == session)
-                .values(fate=fate)
-            )
-        )
+        which = {"of": ballot, "by": planner, "which": session, "fate": fate}
+        await self._do(lambda connection: connection.execute(_settle, which))
 
     async def settle_all(self, offers: Sequence[HeldOffer], fate: Fate) -> None:
         """Record that the same became of many offers."""
-        rows = [{"of": offer.ballot, "by": offer.planner, "which": offer.session} for offer in offers]
-        statement = (
-            update(_offers)
-            .where(
-                _offers.c.ballot == bindparam("of"),
-                _offers.c.planner == bindparam("by"),
-                _offers.c.session == bindparam("which"),
-            )
-            .values(fate=fate)
-        )
-        await self._do(lambda connection: connection.execute(statement, rows))
+        rows = [{"of": offer.ballot, "by": offer.planner, "which": offer.session, "fate": fate} for offer in offers]
+        await self._do(lambda connection: connection.execute(_settle, rows))
 
     async def accepted(self, ballot: str, planner: str, session: str, phase: str, document: Mapping[str, Any]) -> None:
         """Record the winner, and that all other offers are to be rejected, in one transaction."""
 
+        change = {"of": ballot, "state": State.RUNNING, "planner": planner, "session": session, "phase": phase}
+        winner = {"of": ballot, "by": planner, "which": session, "fate": Fate.ACCEPTED}
+
         def work(connection: Connection) -> None:
-            connection.execute(
-                update(_ballots)
-                .where(_ballots.c.id == ballot)
-                .values(
-                    state=State.RUNNING,
-                    planner=planner,
-                    session=session,
-                    phase=phase,
-                    document=written(document),
-                )
-            )
-            _free(connection, ballot)
-            connection.execute(
-                update(_offers)
-                .where(_offers.c.ballot == ballot, _offers.c.planner == planner, _offers.c.session == session)
-                .values(fate=Fate.ACCEPTED)
-            )
+            connection.execute(_change, {**change, "document": written(document)})
+            connection.execute(_free, {"of": ballot})
+            connection.execute(_settle, winner)
 
         await self._do(work)
 
@@ -211,11 +198,9 @@ class Ballots:
         """Record that a ballot has ended; what it still holds is to be rejected, and perhaps nothing is to be paid."""
 
         def work(connection: Connection) -> None:
-            values: dict[str, Any] = {"state": state, "document": written(document)}
-            if phase is not None:
-                values["phase"] = phase
-            connection.execute(update(_ballots).where(_ballots.c.id == ballot).values(**values))
-            _free(connection, ballot)
+            change = {"of": ballot, "state": state, "document": written(document)}
+            connection.execute(_change, change if phase is None else {**change, "phase": phase})
+            connection.execute(_free, {"of": ballot})
             if free_of_charge:
                 connection.execute(delete(database.spending).where(database.spending.c.ballot == ballot))
 
@@ -225,9 +210,7 @@ class Ballots:
         """Record a new phase of a session that is followed; what has ended stays as it is."""
         await self._do(
             lambda connection: connection.execute(
-                update(_ballots)
-                .where(_ballots.c.id == ballot, _ballots.c.state == State.RUNNING)
-                .values(phase=phase, document=written(document))
+                _change_running, {"of": ballot, "phase": phase, "document": written(document)}
             )
         )
 
@@ -235,7 +218,7 @@ class Ballots:
         """Read one ballot."""
 
         def work(connection: Connection) -> dict[str, Any] | None:
-            row = connection.execute(select(_ballots).where(_ballots.c.id == ballot)).first()
+            row = connection.execute(_ballot, {"of": ballot}).first()
             return None if row is None else read_row(row._mapping)
 
         return await self._do(work)
@@ -296,17 +279,16 @@ class Ballots:
 
     async def unwanted(self, ballot: str | None = None) -> list[HeldOffer]:
         """Read the offers that are to be rejected or cancelled, of one ballot or of all."""
-        query = select(_offers).where(_offers.c.fate.in_([Fate.TO_REJECT, Fate.TO_CANCEL]))
-        if ballot is not None:
-            query = query.where(_offers.c.ballot == ballot)
-        return await self._offers(query)
+        if ballot is None:
+            return await self._offers(_unwanted)
+        return await self._offers(_unwanted_of, {"of": ballot})
 
     async def count_unwanted(self) -> int:
         """Count the offers that are still to be rejected or cancelled."""
         query = select(func.count()).where(_offers.c.fate.in_([Fate.TO_REJECT, Fate.TO_CANCEL]))
         return await self._do(lambda connection: int(connection.execute(query).scalar_one()))
 
-    async def _offers(self, query: Any) -> list[HeldOffer]:
+    async def _offers(self, query: Any, values: Mapping[str, Any] | None = None) -> list[HeldOffer]:
         def work(connection: Connection) -> list[HeldOffer]:
             return [
                 HeldOffer(
@@ -316,7 +298,7 @@ class Ballots:
                     None if row.expires is None else datetime.fromisoformat(row.expires),
                     Fate(row.fate),
                 )
-                for row in connection.execute(query)
+                for row in connection.execute(query, values)
             ]
 
         return await self._do(work)
@@ -330,7 +312,7 @@ class Ballots:
             "size": upload.size,
             "sha256": upload.sha256,
         }
-        await self._do(lambda connection: connection.execute(insert(_uploads), row))
+        await self._do(lambda connection: connection.execute(_new_upload, row))
 
     async def upload(self, uuid: UUID) -> Upload | None:
         """Find an upload."""
@@ -344,12 +326,6 @@ class Ballots:
     def close(self) -> None:
         """Finish what is being written and close the database."""
         self.database.close()
-
-
-def _free(connection: Connection, ballot: str) -> None:
-    connection.execute(
-        update(_offers).where(_offers.c.ballot == ballot, _offers.c.fate == Fate.HELD).values(fate=Fate.TO_REJECT)
-    )
 
 
 def read_row(row: Mapping[Any, Any]) -> dict[str, Any]:

@@ -107,7 +107,7 @@ class Facade:
         if new:
             log.info("submitted", job=job.id, name=name, user=submission.user, trace=document["trace"])
             self._keep(job)
-            self._voter.spawn(self._drive(job))
+            self._voter.spawn(self._drive(job, new=True))
         return job.id
 
     async def list(self, ids: Sequence[int] | None) -> list[dict[str, Any]]:
@@ -158,23 +158,25 @@ class Facade:
 
     # --- what happens behind the answer -----------------------------------------------------------------
 
-    async def _drive(self, job: Job) -> None:
+    async def _drive(self, job: Job, *, new: bool = False) -> None:
         pause = 1.0
         while True:
             try:
-                await self._run(job)
+                await self._run(job, new=new)
             except Exception as error:
                 log.error("job held up", job=job.id, exc_info=error)
+                new = False
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_WAIT)
             else:
                 return
 
-    async def _run(self, job: Job) -> None:
+    async def _run(self, job: Job, *, new: bool) -> None:
         """Vote on a job, and again, until it has ended."""
         pause = self._slurm.try_again.total_seconds()
         while True:
-            ballot = await self._vote(job)
+            ballot = await self._vote(job, new=new)
+            new = False
             if ballot is None:
                 await self._finish(job, Judgement(JobState.CANCELLED, "cancelled before the vote"), None)
                 return
@@ -200,10 +202,13 @@ class Facade:
         except TimeoutError:
             pass
 
-    async def _vote(self, job: Job) -> dict[str, Any] | None:
-        """Hold the ballot of the present attempt, or find it held; wait for its end. None where it is not wanted."""
+    async def _vote(self, job: Job, *, new: bool) -> dict[str, Any] | None:
+        """Hold the ballot of the present attempt, or find it held; wait for its end. None where it is not wanted.
+
+        That of a job that came just now nobody can have held.
+        """
         ballot = str(uuid5(_BALLOTS, f"{job.id}/{job.name}/{job.attempt}"))
-        if await self._voter.ballots.get(ballot) is None:
+        if new or await self._voter.ballots.get(ballot) is None:
             turn = asyncio.ensure_future(self._votes.acquire())
             wake = asyncio.ensure_future(self._wakes[job.id].wait())
             try:

@@ -6,12 +6,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from planner_app.voter import database
 from planner_app.voter.database import Database
 
 _jobs = database.jobs
+
+# Made once: with each submission anew they would cost more than what the database does with them.
+_new = insert(_jobs)
+_named = select(_jobs).where(_jobs.c.name == bindparam("of"))
+_change = update(_jobs).where(_jobs.c.id == bindparam("of"))
 
 
 class JobState(StrEnum):
@@ -62,13 +67,13 @@ class Jobs:
         Raises NameTaken where a job of this name is another one.
         """
 
+        row = {"name": name, "state": JobState.PENDING, "attempt": 1, "cancelled": 0, "document": json.dumps(document)}
+
         def work(connection: Connection) -> tuple[Job, bool]:
-            row = connection.execute(select(_jobs).where(_jobs.c.name == name)).first()
-            if row is not None:
-                return _job(row), False
-            values = {"name": name, "state": JobState.PENDING, "attempt": 1, "cancelled": 0}
-            done = connection.execute(insert(_jobs).values(**values, document=json.dumps(document)))
-            key = done.inserted_primary_key
+            found = connection.execute(_named, {"of": name}).first()
+            if found is not None:
+                return _job(found), False
+            key = connection.execute(_new, row).inserted_primary_key
             return Job(int(key[0]) if key else 0, name, JobState.PENDING, 1, False, dict(document)), True
 
         job, new = await self._do(work)
@@ -78,15 +83,14 @@ class Jobs:
 
     async def save(self, job: Job) -> None:
         """Record how far a job is."""
-        values = {
+        change = {
+            "of": job.id,
             "state": job.state,
             "attempt": job.attempt,
             "cancelled": int(job.cancelled),
             "document": json.dumps(job.document),
         }
-        await self._do(
-            lambda connection: connection.execute(update(_jobs).where(_jobs.c.id == job.id).values(**values))
-        )
+        await self._do(lambda connection: connection.execute(_change, change))
 
     async def unfinished(self) -> list[Job]:
         """Read all jobs that something is still to happen to, oldest first."""
