@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 from dataclasses import dataclass
@@ -15,9 +17,13 @@ from typing import Any
 
 import openstack
 import pytest
+import yaml
 
 PROJECT = Path(__file__).parents[3]
 TESTBED = "caesar-os"
+INVENTORY = yaml.safe_load((PROJECT / "inventories/openstack/hosts.yml").read_text())["all"]
+HOSTS, HOSTS_LOCAL = INVENTORY["children"], INVENTORY["hosts"]
+MACHINES = set(HOSTS["openstack_machines"]["hosts"])
 
 
 def load(path: Path) -> ModuleType:
@@ -94,6 +100,29 @@ class Lab:
         )
         return Run(done.returncode, done.stdout)
 
+    def asked(self, answer: str, playbook: str, *arguments: str) -> Run:
+        """Run a playbook at a terminal, and give this answer to the question that it ends with."""
+        ours, theirs = os.openpty()
+        process = subprocess.Popen(
+            ["setsid", "--ctty", "--wait", *self.command(playbook, *arguments)],
+            cwd=PROJECT,
+            env=self.environment | {"TERM": "dumb"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # which is how a terminal ends
+            while True:
+                if select.select([ours], [], [], 0.3)[0]:
+                    said += os.read(ours, 65536)
+                elif said.rstrip().endswith(b"Type yes to go on:"):
+                    # Again where it came too early: what is typed before the question is thrown away.
+                    os.write(ours, answer.encode() + b"\r")
+        os.close(ours)
+        return Run(process.wait(), said.decode())
+
     def run_until(self, wanted: str, *arguments: str) -> None:
         """Run the stage machines and kill it, all its processes at once, when a request of this kind was answered."""
         seen = len(self.writes())
@@ -166,6 +195,17 @@ class Lab:
             | {name: volumes[name] for name in ("totalVolumesUsed", "totalGigabytesUsed")}
             | {name: one["used"] for name, one in quota.items() if isinstance(one, dict)}
         )
+
+
+def set_quota(lab: Lab, project: str, **limits: int) -> None:
+    answer = lab.admin.compute.put(f"/os-quota-sets/{project}", json={"quota_set": limits})
+    assert answer.status_code == 200, answer.text
+
+
+def set_volume_quota(lab: Lab, project: str, gigabytes: int, volumes: int = 60) -> None:
+    path = f"/os-quota-sets/{project}"
+    quota = {"gigabytes": gigabytes, "volumes": volumes}
+    lab.admin.block_storage.put(path, json={"quota_set": quota}).raise_for_status()
 
 
 def groups_of(pid: int) -> set[int]:

@@ -9,15 +9,13 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from openstack_lab import PROJECT, TESTBED, Lab, plane
+from openstack_lab import HOSTS, HOSTS_LOCAL, MACHINES, PROJECT, TESTBED, Lab, plane, set_quota, set_volume_quota
 
-INVENTORY = yaml.safe_load((PROJECT / "inventories/openstack/hosts.yml").read_text())["all"]
-HOSTS, HOSTS_LOCAL = INVENTORY["children"], INVENTORY["hosts"]
 SIZES = yaml.safe_load((PROJECT / "inventories/openstack/group_vars/all/platforms.yml").read_text())["desktop_sizes"]
-MACHINES = set(HOSTS["openstack_machines"]["hosts"])
 MARK = f"caesar-testbed={TESTBED}"
 
 
@@ -26,17 +24,6 @@ def before(lab: Lab) -> dict[str, int]:
     """What is used of the project's limits before anything is made; the first look makes the default security group."""
     assert len(list(lab.member.network.security_groups())) == 1
     return lab.usage()
-
-
-def set_quota(lab: Lab, project: str, **limits: int) -> None:
-    answer = lab.admin.compute.put(f"/os-quota-sets/{project}", json={"quota_set": limits})
-    assert answer.status_code == 200, answer.text
-
-
-def set_volume_quota(lab: Lab, project: str, gigabytes: int, volumes: int = 60) -> None:
-    path = f"/os-quota-sets/{project}"
-    quota = {"gigabytes": gigabytes, "volumes": volumes}
-    lab.admin.block_storage.put(path, json={"quota_set": quota}).raise_for_status()
 
 
 def wait_until(there: Callable[[], bool]) -> None:
@@ -50,6 +37,13 @@ def wait_until(there: Callable[[], bool]) -> None:
 def wanted(**variables: object) -> str:
     """An argument of ansible-playbook that sets variables of the role."""
     return "--extra-vars=" + json.dumps({f"openstack_machines_{name}": value for name, value in variables.items()})
+
+
+def inventory(directory: Path, groups: dict[str, dict[str, Any]]) -> str:
+    """An argument of ansible-playbook that gives the example's inventory other groups, written here."""
+    (directory / "group_vars").symlink_to(PROJECT / "inventories/openstack/group_vars")
+    (directory / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": HOSTS_LOCAL, "children": groups}}))
+    return f"--inventory={directory}"
 
 
 def test_a_wrong_inventory_is_said_before_the_cloud_is_asked(lab: Lab) -> None:
@@ -98,18 +92,8 @@ def test_machines_that_cannot_be_apart_are_told_and_leave_nothing(
     """Three machines that must be on different hosts; the cloud has two."""
     names = ["one", "two", "three"]
     groups = {"openstack_machines": names, "slurm_nodes": names}
-    (tmp_path / "group_vars").symlink_to(PROJECT / "inventories/openstack/group_vars")
-    (tmp_path / "hosts.yml").write_text(
-        yaml.safe_dump(
-            {
-                "all": {
-                    "hosts": HOSTS_LOCAL,
-                    "children": {group: {"hosts": dict.fromkeys(names)} for group, names in groups.items()},
-                }
-            }
-        )
-    )
-    run = lab.run("machines", f"--inventory={tmp_path}")
+    described = {group: {"hosts": dict.fromkeys(members)} for group, members in groups.items()}
+    run = lab.run("machines", inventory(tmp_path, described))
     assert run.returncode != 0
     assert "the cloud has no host of its own for each of the 3 of slurm_nodes" in run.stdout
     # What the cloud says differs with the order in which its scheduler took them.
@@ -309,14 +293,42 @@ def test_a_larger_state_is_not_made_by_itself(lab: Lab) -> None:
     assert lab.writes()[seen:] == []
 
 
-def test_failed_and_lost_machines_come_back_and_the_others_stay(lab: Lab) -> None:
+def addresses(lab: Lab) -> dict[str, dict[str, str]]:
+    """Of the operator's handles: addresses and volumes of the machines, and addresses of those that have left."""
+    written = json.loads((lab.handles / "machines.json").read_text())
+    return {key: written.get(key, {}) for key in ("machines", "left")}
+
+
+@pytest.fixture(scope="module")
+def unchanged(lab: Lab) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Volumes of state, and addresses, before machines leave, fail and get lost."""
+    return lab.held(), addresses(lab)
+
+
+def test_the_volume_of_a_machine_that_leaves_the_inventory_stays(
+    lab: Lab, unchanged: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path
+) -> None:
+    held, where = unchanged
+    less = {
+        group: {"hosts": {name: one for name, one in described["hosts"].items() if name != "slurm"}}
+        for group, described in HOSTS.items()
+    }
+    run = lab.run("machines", inventory(tmp_path, less))
+    assert run.returncode == 0, run.stdout
+    assert set(lab.servers()) == MACHINES - {"slurm"}
+    assert lab.held() == held | {"slurm": (held["slurm"][0], "available", [])}
+    assert addresses(lab)["left"] == {"slurm": where["machines"]["slurm"]["address"]}
+
+
+def test_failed_and_lost_machines_come_back_and_the_others_stay(
+    lab: Lab, unchanged: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
     """One in ERROR, the entry machine deleted, one stopped, a rule opened by hand, a stranger beside them.
 
-    The one in ERROR has a volume that the operator attached, and its new one gets it. Both get what they had of state,
-    and the addresses that their certificates name.
+    The one in ERROR has a volume that the operator attached, and its new one gets it. Both, and one that had left the
+    inventory, get what they had of state, and the addresses that their certificates name.
     """
-    servers, held = lab.servers(), lab.held()
-    where = json.loads((lab.handles / "machines.json").read_text())["machines"]
+    servers = lab.servers()
     data = lab.member.block_storage.create_volume(name="data", size=10)
     lab.member.block_storage.wait_for_status(data, interval=0.2)
     lab.member.compute.create_volume_attachment(servers["kube"]["id"], volume=data.id)
@@ -327,7 +339,7 @@ def test_failed_and_lost_machines_come_back_and_the_others_stay(lab: Lab) -> Non
         f"/servers/{servers['kube']['id']}/action", json={"os-resetState": {"state": "error"}}
     ).raise_for_status()
     lab.member.compute.delete_server(servers["planner"]["id"])
-    lab.member.compute.stop_server(servers["slurm"]["id"])
+    lab.member.compute.stop_server(servers["compute1"]["id"])
     [group] = lab.member.network.security_groups(name=f"{TESTBED}-inside")
     opened = lab.member.network.create_security_group_rule(
         security_group_id=group.id, direction="ingress", protocol="tcp", port_range_min=1, port_range_max=65535
@@ -335,19 +347,18 @@ def test_failed_and_lost_machines_come_back_and_the_others_stay(lab: Lab) -> Non
     stranger = lab.member.network.create_network(name=TESTBED)
     for _ in range(200):
         now = lab.servers()
-        if "planner" not in now and now["slurm"]["status"] == "SHUTOFF":
+        if "planner" not in now and now["compute1"]["status"] == "SHUTOFF":
             break
     run = lab.run("machines")
     assert run.returncode == 0, run.stdout
     after = lab.servers()
     assert {server["status"] for server in after.values()} == {"ACTIVE"}
     assert set(after) == MACHINES
-    same = {name for name in MACHINES if after[name]["id"] == servers[name]["id"]}
-    assert same == MACHINES - {"kube", "planner"}
+    same = {name for name in servers if after[name]["id"] == servers[name]["id"]}
+    assert same == MACHINES - {"kube", "planner", "slurm"}
     assert opened.id not in {rule.id for rule in lab.member.network.security_group_rules()}
     assert {"id": data.id, "delete_on_termination": False} in after["kube"]["os-extended-volumes:volumes_attached"]
-    assert lab.held() == held
-    assert json.loads((lab.handles / "machines.json").read_text())["machines"] == where
+    assert (lab.held(), addresses(lab)) == unchanged
     assert lab.run("machines").changed == 0
     assert lab.member.network.get_network(stranger.id).tags == []
     lab.member.network.delete_network(stranger)
@@ -374,34 +385,3 @@ def test_teardown_leaves_nothing(lab: Lab, before: dict[str, int]) -> None:
     assert list(lab.member.compute.server_groups()) == []
     assert not lab.handles.exists()
     assert lab.run("teardown", "--extra-vars=confirm=yes").changed == 0
-
-
-def test_a_cloud_without_block_storage_is_told_whose_state_lies_on_discs(lab: Lab) -> None:
-    [service] = [one for one in lab.admin.identity.services() if one.type == "volumev3"]
-    lab.admin.identity.update_service(service, is_enabled=False)
-    try:
-        run = lab.run("machines", "--check", "--diff")
-    finally:
-        lab.admin.identity.update_service(service, is_enabled=True)
-    assert run.returncode == 0, run.stdout
-    said = " ".join(run.stdout.split())
-    assert "This cloud has no block storage: what kube, planner, slurm must not lose lies on the discs" in said
-    assert "create server slurm" in said
-    assert "create volume" not in said
-
-
-def test_flavors_that_are_missing_are_said_by_a_member_and_made_by_who_may(lab: Lab) -> None:
-    [flavor] = [one for one in lab.admin.compute.flavors() if one.name == "desktop-x2"]
-    lab.admin.compute.delete_flavor(flavor)
-    run = lab.run("machines", "--check")
-    assert "there is no flavor desktop-x2 (8 cores, 32 GiB, 512 GB), and this credential may not make one" in run.stdout
-    set_quota(lab, lab.admin.current_project_id, cores=240, instances=60, ram=-1)
-    set_volume_quota(lab, lab.admin.current_project_id, 60000)
-    run = lab.run("machines", "--check", "--diff", '--extra-vars={"openstack_machines_cloud": "admin"}')
-    assert "create flavor desktop-x2" in run.stdout
-
-
-def test_no_secret_is_in_what_was_written_on_the_way(lab: Lab) -> None:
-    passwords = json.loads((lab.directory / "passwords.json").read_text())
-    written = "".join(path.read_text() for path in Path(lab.directory).glob("*.requests"))
-    assert not [user for user, password in passwords.items() if password in written]

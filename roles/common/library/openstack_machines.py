@@ -262,11 +262,12 @@ def desired_of(params: dict[str, Any], public_key: str) -> op.Desired:
 
 
 def known_addresses(params: dict[str, Any]) -> dict[str, str]:
-    """Read which addresses the machines had when the operator's handles were written; none where there are none."""
+    """Read which addresses machines had when the operator's handles were written, those too that had left by then."""
     handle = Path(params["state_dir"], "machines.json")
-    machines = json.loads(handle.read_text())["machines"] if handle.is_file() else {}
+    written = json.loads(handle.read_text()) if handle.is_file() else {"machines": {}}
+    found = written.get("left", {}) | {name: one["address"] for name, one in written["machines"].items()}
     network = ipaddress.ip_network(params["cidr"])
-    return {name: one["address"] for name, one in machines.items() if ipaddress.ip_address(one["address"]) in network}
+    return {name: address for name, address in found.items() if ipaddress.ip_address(address) in network}
 
 
 def connect(params: dict[str, Any]) -> oc.Cloud:
@@ -292,6 +293,9 @@ def handles(files: Files, params: dict[str, Any], cloud: oc.Cloud, current: op.C
     outside = current.floating[0].address if current.floating else ""
     network = ipaddress.ip_network(params["cidr"])
     volumes = volumes_of(params, cloud)
+    # What lies on the volume of a machine that has left names its address: it gets that again when it comes back.
+    kept = {volume.machine for volume in current.volumes} - address.keys()
+    left = {name: where for name, where in sorted(known_addresses(params).items()) if name in kept}
     content = {
         "subnet": str(network),
         "gateway": str(network[1]),
@@ -300,7 +304,7 @@ def handles(files: Files, params: dict[str, Any], cloud: oc.Cloud, current: op.C
             name: {"address": where} | ({"volume": volumes[name]} if name in volumes else {})
             for name, where in sorted(address.items())
         },
-    }
+    } | ({"left": left} if left else {})
     files.write("machines.json", json.dumps(content, indent=2) + "\n")
     files.write(
         "ssh_config",
