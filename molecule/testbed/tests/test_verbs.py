@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from handles import PHYSICAL, PLATFORMS, STATE, of_group, playbook
+from sessions import python_request, started, stdout
 from test_planners import request
 from testinfra.host import Host
 
@@ -197,15 +198,27 @@ def test_an_unknown_platform_is_told_with_those_that_there_are() -> None:
 
 
 def test_a_planner_that_is_switched_off_leaves_its_platform_in_place(
-    slurm: Host, planner: Host, caesar_vote: Command
+    slurm: Host, planner: Host, caesar_vote: Command, clients: dict[str, httpx.Client]
 ) -> None:
+    client, name = clients[SLURM["name"]], SLURM["name"]
+    session = started(client, python_request("import time; print('here', flush=True); time.sleep(300)"))
     without = [*PLATFORMS, SLURM | {"planner": False}, KUBERNETES]
-    done(site(without))
+    # What it has accepted would go on with nobody to follow it.
+    refused = site(without)
+    assert refused.returncode != 0
+    assert f"{name}: session {session[:8]}" in " ".join(refused.stdout.split())
+    assert phase(client, session) in ("PREPARING", "AVAILABLE")
+    done(site(without, "-e", "drain=cancel", "-e", "drain_timeout=60"))
     assert done(site(without)) == 0
-    assert not planner.service(f"planner@{SLURM['name']}.service").is_running
-    assert planner.file(f"{LEDGERS}/{SLURM['name']}/ledger.sqlite").exists
-    assert SLURM["name"] not in voters_list(caesar_vote)
-    assert slurm.check_output(f"sacctmgr -nP show account {SLURM['name']} format=account").strip() == SLURM["name"]
+    assert not planner.service(f"planner@{name}.service").is_running
+    assert planner.file(f"{LEDGERS}/{name}/ledger.sqlite").exists
+    assert name not in voters_list(caesar_vote)
+    assert slurm.check_output(f"sacctmgr -nP show account {name} format=account").strip() == name
+    # Switched on again it knows what it knew, and makes offers.
+    done(playbook("playbooks/planners.yml", *listed([*PLATFORMS, SLURM, KUBERNETES])))
+    assert phase(client, session) == "CANCELLED"
+    assert stdout(client, session) == "here\n"
+    assert ask(client)["result"] == "YES"
 
 
 def test_nothing_of_platforms_that_left_stays_but_their_records(
