@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from discs import file_as_disc
 from handles import INVENTORY, NAME, PROJECT, as_operator
 from testinfra.host import Host
 
@@ -60,19 +61,12 @@ class Disc:
 
 @pytest.fixture
 def disc(planner: Host) -> Iterator[Disc]:
-    planner.check_output(f"truncate --size=64M {DISC}")
-    # The machine's /dev was filled when it was made.
-    device = planner.check_output(
-        "number=$(losetup --find | tr -dc 0-9); "
-        "[ -b /dev/loop$number ] || mknod /dev/loop$number b 7 $number; "
-        f"losetup --find --show {DISC}"
-    )
-    made = Disc(planner, device, str(uuid.uuid4()))
-    try:
-        yield made
-    finally:
-        made.take_away()
-        planner.check_output(f"losetup --detach {device}; rm {DISC}")
+    with file_as_disc(planner, DISC, "64M") as device:
+        made = Disc(planner, device, str(uuid.uuid4()))
+        try:
+            yield made
+        finally:
+            made.take_away()
 
 
 def test_a_machine_made_anew_finds_what_was_on_its_volume(disc: Disc) -> None:
