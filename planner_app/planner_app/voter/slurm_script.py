@@ -71,18 +71,17 @@ def read_submission(body: Any, data: PurePosixPath, jobs: PurePosixPath) -> Subm
     if tasks != 1:
         raise Refused(f"job.tasks is {tasks}: jobs here have one task")
 
-    directory = str(jobs / "{user}" / f"job_{name}")
-    user, outputs = _bound(command, jobs, 2)
-    if directory.format(user=user) != outputs:
-        raise Refused(f"the outputs must go to {directory}, not to {one_line(outputs, 200)}")
-    owner, source = _bound(command, data, 2)
+    user, outputs = _bound(command, jobs)
+    if outputs != f"{jobs}/{user}/job_{name}":
+        raise Refused(f"the outputs must go to {jobs}/{{user}}/job_{name}, not to {one_line(outputs, 200)}")
+    owner, source = _bound(command, data)
     if owner != user:
         raise Refused(f"the input is {owner}'s and the job {user}'s")
     if len(command.binds) != 2:
         raise Refused("exactly two things are bound, the outputs' directory and the input")
     if command.variables.get("JOB_OUTDIR") != command.binds[outputs]:
         raise Refused("JOB_OUTDIR must be where the outputs' directory is bound to")
-    options = _options(command, command.binds[source], PurePosixPath(source).name)
+    options = _options(command, command.binds[source], source.rpartition("/")[2])
     for word in options:
         if match := re.fullmatch(r"--ncores=(\d{1,4})", word):
             cores = max(cores, int(match[1]))
@@ -166,14 +165,16 @@ def _read_command(words: list[str]) -> _Command:
     return _Command(rest[0], binds, variables)
 
 
-def _bound(command: _Command, root: PurePosixPath, depth: int) -> tuple[str, str]:
+def _bound(command: _Command, root: PurePosixPath) -> tuple[str, str]:
     """Find what is bound from below a directory: the user and the whole path."""
-    found = [path for path in command.binds if PurePosixPath(path).is_relative_to(root)]
+    # As text, which takes a tenth of the time of paths: only those that are written plainly get past the names below.
+    below = f"{root}/"
+    found = [path for path in command.binds if path.startswith(below)]
     if len(found) != 1:
         raise Refused(f"one thing must be bound from below {root}, and {len(found)} are")
     (path,) = found
-    parts = PurePosixPath(path).relative_to(root).parts
-    if len(parts) != depth or ".." in parts or str(PurePosixPath(path)) != path:
+    parts = path.removeprefix(below).split("/")
+    if len(parts) != 2:
         raise Refused(f"{one_line(path, 200)} must be {root}/USER/NAME")
     if not _USER.fullmatch(parts[0]) or not _NAME.fullmatch(parts[1]):
         raise Refused(f"{one_line(path, 200)} has a name that is none")
