@@ -138,7 +138,8 @@ class _Template:
         self._readers: list[Callable[[str], Any]] = []
         marked = orjson.dumps(self._marked(document, _HOLES, ()))
         self._first, *rest = _split(marked.decode("latin-1"))
-        self._parts = list(zip(self._readers, rest, strict=True))
+        widths = self._widths(body.decode("latin-1"), rest)
+        self._parts = list(zip(self._readers, widths, rest, map(len, rest), strict=True))
         self._created = self._holes.get(("meta", "created"))
         self._sketches = [
             _Sketch.of(offer, each, self._holes, ("offers", index))
@@ -160,17 +161,25 @@ class _Template:
         self._readers.append(holes)
         return _NUMBER if holes is _number else _STRING
 
+    def _widths(self, text: str, rest: Sequence[str]) -> list[int]:
+        """Find how wide each hole was in the answer that this is made of."""
+        at, widths = len(self._first), []
+        for until in rest:
+            widths.append(text.index(until, at) - at)
+            at += widths[-1] + len(until)
+        return widths
+
     def read(self, planner: str, url: str, text: str) -> Plain | None:
         """Read an answer like this one; None where it is another one. Raises where something in a hole is not plain."""
         if not text.startswith(self._first):
             return None
         at, held = len(self._first), []
-        for read, until in self._parts:
-            end = text.find(until, at)
-            if end < 0:
+        for read, width, until, length in self._parts:
+            # Where the first one had it there is no need to look for it; nothing that a hole may hold has it inside.
+            if not text.startswith(until, end := at + width) and (end := text.find(until, at)) < 0:
                 return None
             held.append(read(text[at:end]))
-            at = end + len(until)
+            at = end + length
         if at != len(text):
             return None
         created = None if self._created is None else held[self._created]
