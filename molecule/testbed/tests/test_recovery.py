@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,11 @@ import httpx
 import pytest
 import yaml
 from handles import NAME, PROJECT, STATE, as_operator, machine
+from sessions import ended as session_ended
+from sessions import planner_client, python_request, started, stdout, update
 
 MACHINES = ["slurm", "kube", "planner"]
+ON_SLURM = "slurm-account-003"
 Command = Callable[..., subprocess.CompletedProcess[str]]
 #: slurmctld writes a job's change into its StateSaveLocation up to five seconds later (SAVE_MAX_WAIT in its source).
 #: One that is killed before takes the job up in the state before the change and tells accounting so.
@@ -98,7 +101,7 @@ def ended(caesar_vote: Command, ballot: str, timeout: float = 240) -> dict[str, 
 
 
 def submitted(caesar_vote: Command, fits: Path) -> dict[str, Any]:
-    """The ballot of a job that runs in a namespace: Slurm gives up a lost node's job after minutes (NODE_FAIL)."""
+    """The ballot of a job that runs in a namespace."""
     run = caesar_vote("run", "--json", "--no-wait", "--only", "k8s-namespace-003", str(fits))
     ballot: dict[str, Any] = json.loads(run.stdout)
     return ballot
@@ -111,11 +114,44 @@ def has_ended(caesar_vote: Command, ballot: dict[str, Any]) -> None:
     assert machine("kube").check_output(f"kubectl get jobs -A -l caesar-testbed/session={session} -o name") == ""
 
 
+@pytest.fixture
+def on_slurm(address: dict[str, str]) -> Iterator[httpx.Client]:
+    """A client of a planner in front of Slurm."""
+    with planner_client(address, ON_SLURM) as client:
+        yield client
+
+
+def begun(client: httpx.Client) -> str:
+    """A session whose job runs in Slurm, for longer than any test."""
+    code = "import time; print('begun', flush=True); time.sleep(900)"
+    session = started(client, python_request(code, duration="PT20M"))
+    log = f"/mnt/storage/jobs/{ON_SLURM}/{session}/stdout.log"
+    machine("planner").check_output(f"timeout 60 sh -c 'until grep -qs begun {log}; do sleep 0.2; done'")
+    return session
+
+
+def ended_as(client: httpx.Client, session: str, phase: str, state: str) -> None:
+    """See that a job of Slurm ended with its machine, that all say so, and that it was not begun again."""
+    over = session_ended(client, session)
+    assert over["phase"] == phase
+    assert [one for one in over["meta"]["messages"] if one["message"].startswith(f"the job ended: {state} ")]
+    assert stdout(client, session) == "begun\n"
+    said = client.get("/capabilities").raise_for_status().json()
+    assert (said["live"], said["free"]) == ({"sessions": [], "others": []}, said["quota"])
+    slurm = machine("slurm")
+    accounted = slurm.check_output(f"sacct -XnP --starttime=now-1hour --name={session} --format=state")
+    assert accounted.partition(" by ")[0] == state
+    assert slurm.check_output(f"squeue --noheader --account={ON_SLURM}") == ""
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", MACHINES)
-def test_a_restarted_machine_comes_back_by_itself(caesar_vote: Command, fits: Path, name: str) -> None:
+def test_a_restarted_machine_comes_back_by_itself(
+    caesar_vote: Command, fits: Path, on_slurm: httpx.Client, name: str
+) -> None:
     document = upload(fits)
     running = submitted(caesar_vote, fits) if name == "kube" else None
+    session = begun(on_slurm) if name in ("slurm", "planner") else ""
     before = records(caesar_vote)
     podman("restart", f"{NAME}-{name}")
     usable(caesar_vote)
@@ -126,10 +162,20 @@ def test_a_restarted_machine_comes_back_by_itself(caesar_vote: Command, fits: Pa
     assert document in uploaded()
     if running is not None:
         has_ended(caesar_vote, running)
+    if name == "slurm":
+        ended_as(on_slurm, session, "CANCELLED", "CANCELLED")
+    elif name == "planner":
+        # What runs elsewhere goes on, and is still its planner's.
+        assert on_slurm.get(f"/sessions/{session}").raise_for_status().json()["phase"] == "AVAILABLE"
+        assert update(on_slurm, session, "CANCELLED")["phase"] in ("RELEASING", "CANCELLED")
+        assert session_ended(on_slurm, session)["phase"] == "CANCELLED"
 
 
 @pytest.mark.timeout(900)  # its run alone may take ten minutes
-def test_all_machines_killed_come_back_with_the_next_run(caesar_vote: Command, fits: Path, tmp_path: Path) -> None:
+def test_all_machines_killed_come_back_with_the_next_run(
+    caesar_vote: Command, fits: Path, on_slurm: httpx.Client, tmp_path: Path
+) -> None:
+    session = begun(on_slurm)
     whole = caesar_vote("run", "--json", "--only", "slurm-account-002", "--outdir", str(tmp_path / "a"), str(fits))
     assert whole.returncode == 0, whole.stdout + whole.stderr
     time.sleep(SAVED)
@@ -159,3 +205,4 @@ def test_all_machines_killed_come_back_with_the_next_run(caesar_vote: Command, f
     assert again.returncode == 0, again.stdout + again.stderr
     assert {file.name for file in (tmp_path / "a").iterdir()} == {file.name for file in (tmp_path / "b").iterdir()}
     has_ended(caesar_vote, running)
+    ended_as(on_slurm, session, "FAILED", "NODE_FAIL")
