@@ -8,25 +8,23 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import astronomer
 import httpx
 import pytest
-import test_caesar_rest
 import test_network
-import yaml
-from handles import STATE, members, of_group
-from rebuilding import ASSOCIATIONS, MINUTES, UNTIL_TOLD, made_at, play
+from astronomer import CAESAR_REST, arrive
+from handles import members, of_group
+from rebuilding import ASSOCIATIONS, MINUTES, UNTIL_TOLD, kubernetes_records, made_at, play
 from test_slurm import ended, submit
 from testinfra.host import Host
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 COMPUTE = "compute1"
-job_image = test_network.job_image
-#: This inventory has none: it is put up for the tests that take minutes, and goes with the testbed.
-CAESAR_REST = ("-e", "caesar_rest_platform=kube")
+job_image, rest = test_network.job_image, astronomer.rest
 
 
 def rebuild(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -51,40 +49,22 @@ def rebuilt(*names: str) -> None:
         assert made_at(name) != was, f"{name} is the old one"
 
 
-@pytest.fixture(scope="module")
-def rest() -> Iterator[httpx.Client]:
-    """caesar-rest and its database, with the client of an astronomer."""
-    run = play("site.yml", "--tags", "mongodb,caesar_rest", *CAESAR_REST)
-    assert run.returncode == 0, run.stdout[-4000:]
-    about = yaml.safe_load((STATE / "caesar-rest.yml").read_text())
-    with httpx.Client(base_url=about["url"], timeout=60, trust_env=False) as client:
-        yield client
-
-
 @pytest.fixture
 def kept(rest: httpx.Client, voter: httpx.Client, fits: Path) -> Callable[[], None]:
     """caesar-rest with a map and jobs, one of them just submitted; the function says that it has lost nothing."""
-    image = test_caesar_rest.upload(rest, fits)
-    job = test_caesar_rest.submit(rest, image)
-    assert test_caesar_rest.follow(rest, job)[0]["state"] == "SUCCESS"
+    somebody = arrive(rest, fits)
 
     def told() -> dict[str, Any]:
-        paths = (f"/download/{image}", f"/job/{job}/status", f"/job/{job}/output", f"/job/{job}/sources")
-        return {
-            **{path: rest.get(path).raise_for_status().content for path in paths},
-            "file": [each for each in rest.get("/fileids").raise_for_status().json() if each["fileid"] == image],
-            "job": [each for each in rest.get("/jobs").raise_for_status().json() if each["job_id"] == job],
-            "ballot": voter.get(f"/ballots/{job}").raise_for_status().json(),
-        }
+        return somebody.documents() | {"ballot": voter.get(f"/ballots/{somebody.job}").raise_for_status().json()}
 
     before = told()
-    assert [len(before["file"]), len(before["job"]), before["ballot"]["state"]] == [1, 1, "COMPLETED"]
-    latest = test_caesar_rest.submit(rest, image)
+    assert before["ballot"]["state"] == "COMPLETED"
+    latest = somebody.submit()
 
     def compare() -> None:
         assert told() == before
-        for each in (latest, test_caesar_rest.submit(rest, image)):
-            assert test_caesar_rest.follow(rest, each)[0]["state"] == "SUCCESS"
+        for each in (latest, somebody.submit()):
+            somebody.await_end(each)
 
     return compare
 
@@ -118,14 +98,6 @@ def pod_on(kube: Host, node: str, image: str) -> None:
     kube.check_output(
         f"{test_network.KUBECTL} wait -n k8s-namespace-001 pod/goes-on --for=condition=Ready --timeout=60s"
     )
-
-
-def kubernetes_records(kubectl: Callable[[str], Any]) -> dict[str, Any]:
-    """What a control plane must bring back: the cluster itself, its objects, and who may do what."""
-    names = "namespaces,resourcequotas,limitranges,serviceaccounts,roles,networkpolicies"
-    listed = kubectl(f"get {names} --all-namespaces")["items"]
-    return {f"{each['kind']} {each['metadata'].get('namespace')}/{each['metadata']['name']}": each["metadata"]["uid"]
-            for each in listed}  # fmt: skip
 
 
 @MINUTES
