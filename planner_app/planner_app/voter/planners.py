@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -26,11 +26,11 @@ class Planner:
     name: str
     url: str
     token: str
+    sessions_url: str = field(init=False, repr=False)
+    """Where this planner's sessions are."""
 
-    @property
-    def sessions_url(self) -> str:
-        """Tell where this planner's sessions are."""
-        return f"{self.url}/sessions"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sessions_url", f"{self.url}/sessions")
 
     def session_url(self, session: UUID | str) -> str:
         """Tell where a session of this planner is, whatever the planner says its address is."""

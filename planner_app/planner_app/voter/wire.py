@@ -299,11 +299,13 @@ class Wire:
 
     def give_back(self, origin: Origin, connection: Connection) -> None:
         """Keep a connection whose reply is whole for the next request; close any other."""
-        if connection.reusable:
-            connection.idle_since = time.monotonic()
-            self._idle.setdefault(origin, []).append(connection)
-        else:
+        if not connection.reusable:
             connection.abort()
+            return
+        connection.idle_since = time.monotonic()
+        if (idle := self._idle.get(origin)) is None:
+            idle = self._idle[origin] = []
+        idle.append(connection)
 
     async def exchange(
         self, origin: Origin, method: str, path: str, headers: Mapping[str, str], body: bytes | None, limit: int
