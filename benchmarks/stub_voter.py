@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -54,8 +55,13 @@ def _cpu_ms(process: int) -> float:
 
 
 @contextmanager
-def stubs(count: int, answer_ms: float = 20, hang: int = 0, run_ms: float = 200, **config: Any) -> Iterator[Stubs]:
-    """Run planners and a voter until the block ends."""
+def stubs(
+    count: int, answer_ms: float = 20, hang: int = 0, run_ms: float = 200, *, own_core: bool = False, **config: Any
+) -> Iterator[Stubs]:
+    """Run planners and a voter until the block ends.
+
+    With `own_core` the planners have the last core for themselves and the voter the others: theirs are other machines.
+    """
     here = Path(__file__).parent
     command = [sys.executable, str(here / "stub_planners.py"), "--count", str(count), "--answer-ms", str(answer_ms)]
     command += ["--hang", str(hang), "--run-ms", str(run_ms)]
@@ -73,6 +79,10 @@ def stubs(count: int, answer_ms: float = 20, hang: int = 0, run_ms: float = 200,
         with subprocess.Popen(
             [sys.executable, "-m", "planner_app.voter", "--config", str(path)], stdout=subprocess.DEVNULL
         ) as voter:
+            cores = sorted(os.sched_getaffinity(0))
+            if own_core and len(cores) > 1:
+                os.sched_setaffinity(served.pid, cores[-1:])
+                os.sched_setaffinity(voter.pid, cores[:-1])
             try:
                 url = f"http://127.0.0.1:{port}"
                 _wait(url)

@@ -6,9 +6,10 @@
 A real voter asks planners of one other process, over loopback. `vote` is from the question to the choice, with
 everything read and checked, as the voter measures it; accepting takes one more answer of the winner. `slowest` is
 what the slowest planner took by its own clock, from reading the request to writing its answer. What both computed
-is told beside it, the record of the ballot and the rejecting of all offers included: the planners of one process
-share the two cores with the voter. A vote begins when what the one before it left to do is done, but for the row
-`one after the other`, where the rejecting of hundreds of offers lies in the next vote's time.
+is told beside it, the record of the ballot and the rejecting of all offers included. The planners of one process
+have a core for themselves, and the voter the rest: where the kernel puts both on one, the voter waits for what other
+machines would do. A vote begins when what the one before it left to do is done, but for the row `one after the
+other`, where the rejecting of hundreds of offers lies in the next vote's time.
 """
 
 import argparse
@@ -55,7 +56,7 @@ def settled(client: httpx.Client) -> None:
 def measure(count: int, rounds: int, hang: int = 0, *, apart: bool = True) -> Measured:
     """Hold ballots that only ask."""
     with stubs(
-        count, ANSWER_MS, hang, deadline=f"PT{(DEADLINE_MS if hang else 20 * DEADLINE_MS) / 1000:g}S"
+        count, ANSWER_MS, hang, own_core=True, deadline=f"PT{(DEADLINE_MS if hang else 20 * DEADLINE_MS) / 1000:g}S"
     ) as running:
         votes, slowest, cpu = [], [], []
         headers = {"Authorization": f"Bearer {TOKEN}"}
