@@ -59,7 +59,9 @@ async def test_while_the_thread_writes_requests_wait_behind_it(tmp_path: Path, m
         assert seen == []
         go.set()
         await asyncio.gather(writing, *asked)
-        assert {name for name, _ in seen} == {"ledger"}
+        # Those that came after the first find the thread idle again, or not.
+        assert seen[0][0] == "ledger"
+        assert sum(count for _, count in seen) == 3
         await planner.ask()
         assert seen[-1] == ("MainThread", 1)
 
