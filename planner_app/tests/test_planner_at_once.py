@@ -52,36 +52,32 @@ async def test_requests_are_answered_in_the_loop_a_few_at_a_time(
 async def test_while_the_thread_writes_requests_wait_behind_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with FakePlanner(tmp_path) as planner:
         seen, go = where(planner, monkeypatch), threading.Event()
-        writing = asyncio.create_task(planner.lifecycle.in_thread(go.wait, 10))
-        asked = [asyncio.create_task(planner.ask()) for _ in range(3)]
-        for _ in range(20):
-            assert (await planner.client.get("/health")).status_code == 200
+        writing = asyncio.create_task(planner.lifecycle.in_thread(go.wait, 60))
+        await asyncio.sleep(0)
+        asked = asyncio.create_task(planner.lifecycle.reserve([ask()] * MANY))
+        assert (await planner.client.get("/health")).status_code == 200
         assert seen == []
         go.set()
-        await asyncio.gather(writing, *asked)
-        # Those that came after the first find the thread idle again, or not.
-        assert seen[0][0] == "ledger"
-        assert sum(count for _, count in seen) == 3
-        await planner.ask()
+        assert len(await asked) == MANY
+        assert seen == [("ledger", MANY)]
+        assert await writing
+        await planner.lifecycle.reserve([ask()])
         assert seen[-1] == ("MainThread", 1)
 
 
 async def test_while_another_program_writes_only_requests_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with FakePlanner(tmp_path) as planner:
-        await planner.ask()
         seen = where(planner, monkeypatch)
         with closing(sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            asked = asyncio.create_task(planner.ask())
-            while planner.lifecycle._thread.idle:
-                await asyncio.sleep(0)
-            for _ in range(20):
-                assert (await planner.client.get("/health")).status_code == 200
+            asked = asyncio.create_task(planner.lifecycle.reserve([ask()]))
+            await asyncio.sleep(0)
+            assert (await planner.client.get("/health")).status_code == 200
             assert not asked.done()
             other.execute("ROLLBACK")
-        assert (await asked)["result"] == "YES"
+        assert len(await asked) == 1
         assert seen == [("ledger", 1)]
-        await planner.ask()
+        await planner.lifecycle.reserve([ask()])
         assert seen[-1] == ("MainThread", 1)
 
 
