@@ -73,8 +73,8 @@ async def collect(
         for task in again.values():
             task.cancel()
     late = NoReply("", timeout=True)
-    found = (answers.get(planner.name) or _answer_of(planner, late, deadline, began, sent) for planner in asked)
-    return tuple(_loaded(answer, loads.get(answer.planner)) for answer in found)
+    found = [answers.get(planner.name) or _answer_of(planner, late, deadline, began, sent) for planner in asked]
+    return tuple([_loaded(answer, loads.get(answer.planner)) for answer in found] if with_load else found)
 
 
 def _load_of(outcome: Reply | NoReply) -> float | None:
@@ -341,6 +341,8 @@ def _lower(least: Any, most: Any) -> float | None:
 
 def _clock_offset(said: datetime | None, reply: Reply, sent: datetime, received: datetime) -> timedelta | None:
     """Tell how far a planner's clock is ahead of ours, from the time it says it made its answer."""
+    if said is not None and sent <= said <= received:
+        return _NONE
     slack = _NONE
     if said is None:
         try:
