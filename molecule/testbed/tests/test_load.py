@@ -17,7 +17,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -34,6 +34,8 @@ PAUSE = 1.0
 """Seconds between two requests of a client, on average."""
 UNSAVED = 8.0
 """Seconds of changes that slurmctld may not have saved (SAVE_MAX_WAIT of its source is 5; it writes when it can)."""
+RUNS = 4.0
+"""Seconds that a job runs, about."""
 SETTLE = 420.0
 """Seconds in which everything has to come to its end. Two minutes are enough but for a job that ends while slurmctld is
 dead: Slurm may take that for running until its walltime is over or its node is asked again, six minutes at most."""
@@ -141,7 +143,21 @@ def watch_slurm(slurm: Host, seen: Seen, over: threading.Event, killed: dict[str
                 seen.wrong.append(f"{used} in use of {limit}: {usage.stdout}")
 
 
-def watch_kubernetes(kube: Host, seen: Seen, over: threading.Event) -> None:
+def refusals(events: Iterable[Document], killed: float | None) -> list[str]:
+    """What a quota refused. An API server that was killed may do so by what has ended: what is counted as used is only
+    brought up to date once the controllers are connected again, and the Job's pod is made then."""
+    return [
+        event["message"]
+        for event in events
+        if "exceeded quota" in event.get("message", "")
+        and (
+            killed is None
+            or datetime.fromisoformat(event.get("lastTimestamp") or event["eventTime"]).timestamp() < int(killed)
+        )
+    ]
+
+
+def watch_kubernetes(kube: Host, seen: Seen, over: threading.Event, killed: dict[str, float]) -> None:
     """Look for pods that the quota refused, and for more in use than it has."""
     name = OF["kubernetes"]["name"]
     kubectl = f"KUBECONFIG=/etc/kubernetes/admin.conf kubectl -n {name} get -o json"
@@ -154,9 +170,21 @@ def watch_kubernetes(kube: Host, seen: Seen, over: threading.Event) -> None:
             if int(status["used"][resource]) > int(status["hard"][resource]):
                 seen.wrong.append(f"{resource}: {status}")
         refused = kube.run(f"{kubectl} events --field-selector reason=FailedCreate")
-        for event in json.loads(refused.stdout or '{"items": []}')["items"]:
-            if "exceeded quota" in event.get("message", ""):
-                seen.wrong.append(event["message"])
+        seen.wrong += refusals(json.loads(refused.stdout or '{"items": []}')["items"], killed.get("kube-apiserver"))
+
+
+@pytest.mark.parametrize(
+    ("message", "at", "killed", "wrong"),
+    [
+        ("exceeded quota: quota", "2026-11-30T17:29:51Z", None, 1),
+        ("exceeded quota: quota", "2026-11-30T17:29:51Z", "2026-11-30T17:29:52.5Z", 1),
+        ("exceeded quota: quota", "2026-11-30T17:29:52Z", "2026-11-30T17:29:52.5Z", 0),
+        ("denied by a policy", "2026-11-30T17:29:51Z", None, 0),
+    ],
+)
+def test_what_a_killed_api_server_refuses_is_told_apart(message: str, at: str, killed: str | None, wrong: int) -> None:
+    when = None if killed is None else datetime.fromisoformat(killed).timestamp()
+    assert len(refusals([{"message": message, "lastTimestamp": at}], when)) == wrong
 
 
 def kill_things(hosts: dict[str, Host], killed: dict[str, float], until: float) -> None:
@@ -208,7 +236,7 @@ def load(
     until = time.monotonic() + SECONDS
     threads = [
         threading.Thread(target=watch_slurm, args=(slurm, seen["slurm"], over, killed)),
-        threading.Thread(target=watch_kubernetes, args=(kube, seen["kubernetes"], over)),
+        threading.Thread(target=watch_kubernetes, args=(kube, seen["kubernetes"], over, killed)),
         threading.Thread(target=kill_things, args=({"slurm": slurm, "kube": kube, "planner": planner}, killed, until)),
     ]
     for thread in threads:
@@ -263,8 +291,11 @@ def forgotten(lost: list[Document], killed: float) -> list[Document]:
     """
 
     def told(document: Document) -> bool:
-        times = [datetime.fromisoformat(each["time"]) for each in said(document, "submitted", "found", "running")]
-        return any(killed - UNSAVED <= each.timestamp() <= killed + 1 for each in times)
+        times = [datetime.fromisoformat(each["time"]).timestamp() for each in said(document, "submitted", "found")]
+        began = [datetime.fromisoformat(each["time"]).timestamp() for each in said(document, "running")]
+        # Also of its end: what it does not know to have ended it takes for running until its walltime is over.
+        times += [*began, *(each + RUNS for each in began)]
+        return any(killed - UNSAVED <= each <= killed + 1 for each in times)
 
     def numbers(document: Document) -> set[str]:
         return {each["values"]["job"] for each in said(document, "submitted", "found")}
