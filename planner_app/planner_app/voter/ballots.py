@@ -20,20 +20,6 @@ from planner_app.voter.database import Database
 
 _ballots, _offers, _uploads, _traces = database.ballots, database.offers, database.uploads, database.traces
 
-# Made once: with each vote anew they would cost the voter more than what the database does with them.
-_new_ballot, _new_trace, _new_offers, _new_upload = map(insert, (_ballots, _traces, _offers, _uploads))
-_ballot = select(_ballots).where(_ballots.c.id == bindparam("of"))
-_change = update(_ballots).where(_ballots.c.id == bindparam("of"))
-_change_running = _change.where(_ballots.c.state == "RUNNING")
-_settle = update(_offers).where(
-    _offers.c.ballot == bindparam("of"),
-    _offers.c.planner == bindparam("by"),
-    _offers.c.session == bindparam("which"),
-)
-_free = update(_offers).where(_offers.c.ballot == bindparam("of"), _offers.c.fate == "HELD").values(fate="TO_REJECT")
-_unwanted = select(_offers).where(_offers.c.fate.in_(["TO_REJECT", "TO_CANCEL"]))
-_unwanted_of = _unwanted.where(_offers.c.ballot == bindparam("of"))
-
 
 class State(StrEnum):
     """Where a ballot stands."""
@@ -71,6 +57,23 @@ class Fate(StrEnum):
     """Perhaps accepted, not wanted any more."""
     GONE = "GONE"
     """Rejected, cancelled or expired: it holds nothing."""
+
+
+# Made once: with each vote anew they would cost the voter more than what the database does with them.
+_new_ballot, _new_trace, _new_offers, _new_upload = map(insert, (_ballots, _traces, _offers, _uploads))
+_ballot = select(_ballots).where(_ballots.c.id == bindparam("of"))
+_change = update(_ballots).where(_ballots.c.id == bindparam("of"))
+_change_running = _change.where(_ballots.c.state == State.RUNNING)
+_settle = update(_offers).where(
+    _offers.c.ballot == bindparam("of"),
+    _offers.c.planner == bindparam("by"),
+    _offers.c.session == bindparam("which"),
+)
+_free = (
+    update(_offers).where(_offers.c.ballot == bindparam("of"), _offers.c.fate == Fate.HELD).values(fate=Fate.TO_REJECT)
+)
+_unwanted = select(_offers).where(_offers.c.fate.in_([Fate.TO_REJECT, Fate.TO_CANCEL]))
+_unwanted_of = _unwanted.where(_offers.c.ballot == bindparam("of"))
 
 
 @dataclass(frozen=True, slots=True)

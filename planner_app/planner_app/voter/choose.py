@@ -59,10 +59,8 @@ def choose(
     `Policy.with_references`) count in plain units.
     """
     answers = list(answers)
-    off = {answer.planner for answer in answers if _is_off(answer, tolerance)}
-    fitting = _fitting(
-        demand, now, tolerance, [offer for answer in answers if answer.planner not in off for offer in answer.offers]
-    )
+    in_time = [offer for answer in answers if not _is_off(answer, tolerance) for offer in answer.offers]
+    fitting = _fitting(demand, now, tolerance, in_time)
     fit = set(map(id, fitting))
     unable: list[Candidate] = []
     for answer in answers:

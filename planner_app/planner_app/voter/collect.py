@@ -107,7 +107,7 @@ def _to_be_asked_again(outcome: Reply | NoReply) -> bool:
     """Whether the first outcome is not the last: an idle connection that the planner closed, or a redirect."""
     if isinstance(outcome, NoReply):
         return outcome.closed_idle  # a question may be asked again
-    return outcome.status != 200 and outcome.status in (301, 302, 303, 307, 308)
+    return outcome.status in (301, 302, 303, 307, 308)
 
 
 async def _go_on(
@@ -152,7 +152,7 @@ def _answer_of(
             reason, verdict = str(outcome), Verdict.NONSENSE if outcome.cut else Verdict.UNREACHABLE
         return Answer(planner.name, verdict, (reason,), elapsed=elapsed)
     answered = read_answer(planner, outcome, sent, datetime.now(UTC), elapsed, alike)
-    if not answered.offers and answered.verdict in (Verdict.NONSENSE, Verdict.ERROR):
+    if answered.verdict in (Verdict.NONSENSE, Verdict.ERROR):
         return answered._replace(excerpt=one_line(outcome.body[:1000].decode("utf-8", "replace")))
     return answered
 
