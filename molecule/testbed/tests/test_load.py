@@ -283,11 +283,11 @@ def said(document: Document, *kinds: str) -> list[Document]:
     return [each for each in document["meta"]["messages"] if each["kind"].rpartition(":")[2] in kinds]
 
 
-def forgotten(lost: list[Document], killed: float) -> list[Document]:
-    """Those that slurmctld forgot: what it was told in the seconds before its end is in no file of it.
+def forgotten(lost: list[Document], sessions: Iterable[Document], killed: float) -> list[Document]:
+    """Those of the lost that slurmctld forgot: what it was told in the seconds before its end is in no file of it.
 
     Its numbers are given out again, so that one that was given the number of a forgotten job may be cancelled with what
-    a node still runs of that.
+    a node still runs of that, also where the planner saw that job's end before.
     """
 
     def told(document: Document) -> bool:
@@ -300,9 +300,36 @@ def forgotten(lost: list[Document], killed: float) -> list[Document]:
     def numbers(document: Document) -> set[str]:
         return {each["values"]["job"] for each in said(document, "submitted", "found")}
 
-    first = [document for document in lost if told(document)]
-    again = set().union(*map(numbers, first))
-    return first + [document for document in lost if document not in first and numbers(document) & again]
+    given = Counter(number for document in sessions for number in numbers(document))
+    return [document for document in lost if told(document) or any(given[each] > 1 for each in numbers(document))]
+
+
+KILLED = 1_800_000_000.0
+
+
+def session_of(job: str, submitted: float, running: float | None = None) -> Document:
+    """A session, with what was said of it at these seconds after the kill."""
+
+    def message(kind: str, at: float) -> Document:
+        time = datetime.fromtimestamp(KILLED + at, UTC).isoformat()
+        return {"kind": f"urn:caesar:planner:{kind}", "time": time, "values": {"job": job}}
+
+    messages = [message("submitted", submitted), *([] if running is None else [message("running", running)])]
+    return {"meta": {"messages": messages}}
+
+
+@pytest.mark.parametrize(
+    ("lost", "others", "excused"),
+    [
+        (session_of("7", -0.5), [], True),  # not yet in its file
+        (session_of("7", -20, -10), [], True),  # its end is not
+        (session_of("7", -30, -20), [], False),
+        (session_of("7", 5), [session_of("6", -1)], False),
+        (session_of("7", 5), [session_of("7", -1)], True),  # a number given twice
+    ],
+)
+def test_what_a_killed_slurmctld_forgot_is_told_apart(lost: Document, others: list[Document], excused: bool) -> None:
+    assert forgotten([lost], [lost, *others], KILLED) == ([lost] if excused else [])
 
 
 @pytest.mark.parametrize("kind", OF)
@@ -317,7 +344,7 @@ def test_every_job_ran_once_and_none_was_lost(load: Load, sessions: Ends, addres
                 assert len(files) == 1, document
             elif session in load[0][kind].accepted:
                 lost.append(document)
-    excused = forgotten(lost, load[1]["slurmctld"]) if kind == "slurm" else []
+    excused = forgotten(lost, sessions[kind].values(), load[1]["slurmctld"]) if kind == "slurm" else []
     print(kind, "forgotten by slurmctld:", len(excused))
     assert [(each["phase"], each["meta"]["messages"]) for each in lost if each not in excused] == []
 
