@@ -81,11 +81,24 @@ def test_only_what_was_closed_for_this_is_opened(commands: Path) -> None:
         assert did == ["scontrol update nodename=a,d,f state=resume"]
 
 
-def test_nothing_is_closed_twice_and_a_silent_cluster_has_nothing(commands: Path) -> None:
+def test_nothing_is_closed_twice(commands: Path) -> None:
     nodes(commands, ("a", "compute1", "IDLE+DRAIN", OURS))
     assert use(commands, "slurm", "stop", "compute1") == ("", [])
-    (commands / "scontrol").write_text("#!/bin/sh\nexit 1\n")
-    assert use(commands, "slurm", "list", "compute1") == ("", [])
+
+
+@pytest.mark.parametrize(
+    ("cluster", "program"), [("slurm", "scontrol"), ("slurm", "squeue"), ("kubernetes", "kubectl")]
+)
+def test_of_a_silent_cluster_nothing_is_listed_but_that_it_is_told(commands: Path, cluster: str, program: str) -> None:
+    nodes(commands, ("a", "compute1", "IDLE", ""))
+    assert use(commands, cluster, "list", "compute1") == ("", [])
+    (commands / program).write_text("#!/bin/sh\necho no answer >&2\nexit 1\n")
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        use(commands, cluster, "list", "compute1")
+    # By ansible.builtin.script both streams are one, and what runs is waited for.
+    assert (raised.value.stdout, raised.value.stderr) == ("", "")
+    if program == "scontrol":
+        assert use(commands, cluster, "stop", "compute1") == ("", [])
 
 
 def test_jobs_are_listed_and_services_are_not(commands: Path) -> None:

@@ -1,0 +1,69 @@
+"""What is asked before machines are made anew: what is lost with their discs, and what runs there. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_HELD = {
+    "slurm_controllers": "accounting",
+    "kubernetes_control_planes": "etcd",
+    "kubernetes_nodes": "the volumes of pods",
+    "planners": "ledgers",
+    "voters": "ballots",
+    "storage_servers": "the shared storage",
+}
+_MEANT = {"wait": "waited for", "cancel": "cancelled", "nowait": "lost"}
+
+
+def keeping(groups: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Name what each machine holds that a testbed must not lose, from the inventory's groups."""
+    control = [*groups.get("kubernetes_control_planes", []), *groups.get("kubernetes_nodes", [])][:1]
+    held: dict[str, list[str]] = {}
+    for group, what in _HELD.items():
+        for machine in control if group == "kubernetes_control_planes" else groups.get(group, []):
+            held.setdefault(machine, []).append(what)
+    return held
+
+
+def running(asked: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Name what runs, and who could not be asked.
+
+    Args:
+        asked: the results of `machine-use CLUSTER list`, one for each machine; by the cluster's name.
+    """
+    answers = {cluster: [one for one in results if not one.get("skipped")] for cluster, results in asked.items()}
+    told = [line for results in answers.values() for one in results for line in one.get("stdout_lines") or []]
+    silent = [cluster for cluster, results in answers.items() if any(_failed(one) for one in results)]
+    unknown = f"{' and '.join(silent)} cannot say" if silent else ""
+    return "; ".join(part for part in (", ".join(told), unknown) if part) or "nothing"
+
+
+def _failed(result: Mapping[str, Any]) -> bool:
+    return bool(result.get("unreachable")) or result.get("rc", 0) != 0
+
+
+def question(
+    machines: Sequence[str],
+    testbed: str,
+    bare: Mapping[str, Sequence[str]],
+    asked: Mapping[str, Sequence[Mapping[str, Any]]],
+    drain: str,
+) -> str:
+    """Say what a rebuild would do, for who has to agree.
+
+    Args:
+        machines: those that are made anew.
+        testbed: its name.
+        bare: what those of them hold that have no volume for it (`keeping`).
+        asked: see `running`.
+        drain: what becomes of what runs: wait, cancel or nowait.
+    """
+    are = "is" if len(machines) == 1 else "are"
+    said = f"{' and '.join(machines)} of testbed '{testbed}' {are} removed and made anew."
+    said += " Volumes stay; the rest of the disc is lost"
+    if bare:
+        said += ", and with that, since no volume holds it, "
+        said += ", ".join(f"{' and '.join(what)} of {machine}" for machine, what in bare.items())
+    runs = running(asked)
+    return f"{said}. Running there: {runs}" + (f" ({_MEANT[drain]})." if runs != "nothing" else ".")
