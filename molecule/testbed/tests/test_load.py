@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import random
 import re
@@ -78,7 +79,16 @@ class Seen:
     wrong: list[str] = field(default_factory=list)
 
 
-Load = tuple[dict[str, Seen], dict[str, float]]
+@dataclass
+class Kill:
+    """When something was killed, in seconds since 1970: not before it was asked for, not after that was answered."""
+
+    asked: float
+    answered: float = math.inf
+
+
+Killed = dict[str, Kill]
+Load = tuple[dict[str, Seen], Killed]
 Ends = dict[str, dict[str, Document]]
 
 
@@ -123,7 +133,7 @@ async def all_clients(address: dict[str, str], seen: dict[str, Seen], until: flo
                 group.create_task(one_client(client, seen[kind], until, number))
 
 
-def watch_slurm(slurm: Host, seen: Seen, over: threading.Event, killed: dict[str, float]) -> None:
+def watch_slurm(slurm: Host, seen: Seen, over: threading.Event, killed: Killed) -> None:
     """Look for jobs that a quota holds back, and for more in use than the quota has."""
     name, quota = OF["slurm"]["name"], OF["slurm"]["limits"]["jobs"]
     while not over.wait(1):
@@ -133,7 +143,7 @@ def watch_slurm(slurm: Host, seen: Seen, over: threading.Event, killed: dict[str
         rows = [row.split("|") for row in queue.stdout.splitlines()]
         held = [row for row in rows if row[2].startswith(("AssocGrp", "AssocMax"))]
         # A slurmctld that was killed brings jobs back that had ended: what is held by those, nobody promised.
-        if held and not killed.get("slurmctld"):
+        if held and "slurmctld" not in killed:
             seen.wrong.append(f"held by a quota: {held}")
         if sum(row[0] == "RUNNING" for row in rows) > quota:
             seen.wrong.append(f"more jobs than {quota}: {rows}")
@@ -143,7 +153,7 @@ def watch_slurm(slurm: Host, seen: Seen, over: threading.Event, killed: dict[str
                 seen.wrong.append(f"{used} in use of {limit}: {usage.stdout}")
 
 
-def refusals(events: Iterable[Document], killed: float | None) -> list[str]:
+def refusals(events: Iterable[Document], killed: Kill | None) -> list[str]:
     """What a quota refused. An API server that was killed may do so by what has ended: what is counted as used is only
     brought up to date once the controllers are connected again, and the Job's pod is made then."""
     return [
@@ -152,12 +162,12 @@ def refusals(events: Iterable[Document], killed: float | None) -> list[str]:
         if "exceeded quota" in event.get("message", "")
         and (
             killed is None
-            or datetime.fromisoformat(event.get("lastTimestamp") or event["eventTime"]).timestamp() < int(killed)
+            or datetime.fromisoformat(event.get("lastTimestamp") or event["eventTime"]).timestamp() < int(killed.asked)
         )
     ]
 
 
-def watch_kubernetes(kube: Host, seen: Seen, over: threading.Event, killed: dict[str, float]) -> None:
+def watch_kubernetes(kube: Host, seen: Seen, over: threading.Event, killed: Killed) -> None:
     """Look for pods that the quota refused, and for more in use than it has."""
     name = OF["kubernetes"]["name"]
     kubectl = f"KUBECONFIG=/etc/kubernetes/admin.conf kubectl -n {name} get -o json"
@@ -183,11 +193,11 @@ def watch_kubernetes(kube: Host, seen: Seen, over: threading.Event, killed: dict
     ],
 )
 def test_what_a_killed_api_server_refuses_is_told_apart(message: str, at: str, killed: str | None, wrong: int) -> None:
-    when = None if killed is None else datetime.fromisoformat(killed).timestamp()
+    when = None if killed is None else Kill(datetime.fromisoformat(killed).timestamp())
     assert len(refusals([{"message": message, "lastTimestamp": at}], when)) == wrong
 
 
-def kill_things(hosts: dict[str, Host], killed: dict[str, float], until: float) -> None:
+def kill_things(hosts: dict[str, Host], killed: Killed, until: float) -> None:
     """Kill one after the other, spread over the time."""
     length = until - time.monotonic()
     for share, where, what in (
@@ -198,10 +208,11 @@ def kill_things(hosts: dict[str, Host], killed: dict[str, float], until: float) 
         (0.2, "planner", f"planner@{OF['slurm']['name']}"),
     ):
         time.sleep(share * length)
-        killed[what] = time.time()
+        killed[what] = Kill(time.time())
         # The API server is a static pod: its process is killed, and the kubelet starts another.
         command = "pkill -KILL -x kube-apiserver" if what == "kube-apiserver" else f"systemctl kill -s KILL {what}"
         hosts[where].run(command)
+        killed[what].answered = time.time()
 
 
 def settled(client: httpx.Client, seen: Seen) -> dict[str, Document]:
@@ -226,13 +237,11 @@ pytestmark = pytest.mark.timeout(SECONDS + 3 * SETTLE)
 
 
 @pytest.fixture(scope="module")
-def load(
-    address: dict[str, str], slurm: Host, kube: Host, planner: Host
-) -> Iterator[tuple[dict[str, Seen], dict[str, float]]]:
+def load(address: dict[str, str], slurm: Host, kube: Host, planner: Host) -> Iterator[Load]:
     """Fifty clients, and what they and the watchers saw."""
     seen = {kind: Seen() for kind in OF}
     over = threading.Event()
-    killed: dict[str, float] = {}
+    killed: Killed = {}
     until = time.monotonic() + SECONDS
     threads = [
         threading.Thread(target=watch_slurm, args=(slurm, seen["slurm"], over, killed)),
@@ -283,7 +292,7 @@ def said(document: Document, *kinds: str) -> list[Document]:
     return [each for each in document["meta"]["messages"] if each["kind"].rpartition(":")[2] in kinds]
 
 
-def forgotten(lost: list[Document], sessions: Iterable[Document], killed: float) -> list[Document]:
+def forgotten(lost: list[Document], sessions: Iterable[Document], killed: Kill) -> list[Document]:
     """Those of the lost that slurmctld forgot: what it was told in the seconds before its end is in no file of it.
 
     Its numbers are given out again, so that one that was given the number of a forgotten job may be cancelled with what
@@ -295,7 +304,7 @@ def forgotten(lost: list[Document], sessions: Iterable[Document], killed: float)
         began = [datetime.fromisoformat(each["time"]).timestamp() for each in said(document, "running")]
         # Also of its end: what it does not know to have ended it takes for running until its walltime is over.
         times += [*began, *(each + RUNS for each in began)]
-        return any(killed - UNSAVED <= each <= killed + 1 for each in times)
+        return any(killed.asked - UNSAVED <= each <= killed.answered for each in times)
 
     def numbers(document: Document) -> set[str]:
         return {each["values"]["job"] for each in said(document, "submitted", "found")}
@@ -304,14 +313,14 @@ def forgotten(lost: list[Document], sessions: Iterable[Document], killed: float)
     return [document for document in lost if told(document) or any(given[each] > 1 for each in numbers(document))]
 
 
-KILLED = 1_800_000_000.0
+KILLED = Kill(1_800_000_000.0, 1_800_000_002.0)
 
 
 def session_of(job: str, submitted: float, running: float | None = None) -> Document:
-    """A session, with what was said of it at these seconds after the kill."""
+    """A session, with what was said of it these seconds after the kill was asked for."""
 
     def message(kind: str, at: float) -> Document:
-        time = datetime.fromtimestamp(KILLED + at, UTC).isoformat()
+        time = datetime.fromtimestamp(KILLED.asked + at, UTC).isoformat()
         return {"kind": f"urn:caesar:planner:{kind}", "time": time, "values": {"job": job}}
 
     messages = [message("submitted", submitted), *([] if running is None else [message("running", running)])]
@@ -322,6 +331,7 @@ def session_of(job: str, submitted: float, running: float | None = None) -> Docu
     ("lost", "others", "excused"),
     [
         (session_of("7", -0.5), [], True),  # not yet in its file
+        (session_of("7", 1.5), [], True),  # it was not killed at once
         (session_of("7", -20, -10), [], True),  # its end is not
         (session_of("7", -30, -20), [], False),
         (session_of("7", 5), [session_of("6", -1)], False),
