@@ -51,6 +51,28 @@ async def test_what_is_cancelled_before_its_turn_is_not_called(thread: OneThread
     assert called == [3]
 
 
+async def test_it_is_idle_once_all_that_was_asked_is_done(thread: OneThread) -> None:
+    go = threading.Event()
+    assert thread.idle
+    first = asyncio.create_task(thread.call(go.wait, 10))
+    second = asyncio.create_task(thread.call(lambda: 1 // 0))
+    third = asyncio.create_task(thread.call(lambda: 3))
+    await asyncio.sleep(0)
+    assert not thread.idle
+    third.cancel()
+    go.set()
+    with pytest.raises(ZeroDivisionError):
+        await second
+    while not thread.idle:
+        await asyncio.sleep(0.001)
+    assert await first
+    # What is cancelled before it was asked for is nothing to wait for either.
+    never = asyncio.create_task(thread.call(lambda: 4))
+    never.cancel()
+    await asyncio.sleep(0)
+    assert thread.idle
+
+
 async def test_it_is_stopped_after_all_that_was_asked() -> None:
     thread, called = OneThread("a test's"), []
     asked = [asyncio.create_task(thread.call(called.append, number)) for number in range(20)]

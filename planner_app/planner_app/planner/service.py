@@ -1,7 +1,7 @@
 """What a planner does for its clients."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -23,7 +23,7 @@ from planner_app.planner.documents import Document, legal_changes, offerset_docu
 from planner_app.planner.drain import Drain
 from planner_app.planner.files import OpenFile, list_below, open_below
 from planner_app.planner.idempotency import Once
-from planner_app.planner.ledger import Ask, Event, Found, IllegalChange, Note, OfferSetRow, Reserved, SessionRow
+from planner_app.planner.ledger import Ask, Event, Found, IllegalChange, Note, OfferSetRow, SessionRow
 from planner_app.planner.lifecycle import Lifecycle, program_document
 from planner_app.planner.listing import Page, Position
 from planner_app.planner.quoting import (
@@ -82,7 +82,7 @@ class Service:
         self.drain = Drain(config, lifecycle)
         self.once = Once(lifecycle, self.ledger.keys)
         self.answers = {"YES": 0, "NO": 0}
-        self._reserving = Batches(self._reserve)
+        self._reserving = Batches(lifecycle.reserve)
         self._written: dict[tuple[UUID, str], tuple[Found, bytes]] = {}
 
     async def request(
@@ -121,9 +121,6 @@ class Service:
         told = {"client": client, "offerset": str(offerset.uuid), "result": document["result"], "offers": len(rows)}
         asyncio.get_running_loop().call_soon(partial(log.info, "request", **told))  # the answer goes out first
         return document
-
-    async def _reserve(self, asks: Sequence[Ask]) -> list[Reserved | Exception]:
-        return await self.lifecycle.in_thread(self.ledger.reserve_all, asks)
 
     def _quote(self, reading: Reading, profile: Profile, now: datetime) -> Quote:
         if (drained := self.drain.refusal()) is not None:

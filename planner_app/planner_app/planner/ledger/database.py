@@ -115,7 +115,7 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 @contextmanager
-def writing(connection: sa.Connection, *, waits: bool = True) -> Iterator[int]:
+def writing(connection: sa.Connection, *, waits: bool = True, patient: bool = True) -> Iterator[int]:
     """Write all or nothing, one after the other with everybody else; gives the ledger's new revision.
 
     Whoever else wants to write waits here until this is over, and then reads what was written. It ends when that is
@@ -123,16 +123,26 @@ def writing(connection: sa.Connection, *, waits: bool = True) -> Iterator[int]:
     loses no more than the latest of such transactions, none before one that is there: a later one that waits takes all
     before it to disc (https://www.sqlite.org/pragma.html#pragma_synchronous,
     https://www.postgresql.org/docs/current/wal-async-commit.html).
+
+    With `patient` off SQLite waits for nobody: where somebody else writes, `is_locked` is true of what is raised.
     """
     on_sqlite = connection.dialect.name == "sqlite"
     if on_sqlite and connection.info["waits"] is not waits:
         # On one connection: each of two would find its cache out of date. Inside of a transaction it cannot be set.
         _set_sqlite_waits(connection.connection.driver_connection, waits)  # type: ignore[arg-type]
         connection.info["waits"] = waits
+    if on_sqlite and connection.info["patient"] is not patient:
+        _set_sqlite_patience(connection.connection.driver_connection, patient)  # type: ignore[arg-type]
+        connection.info["patient"] = patient
     with connection.begin():
         if not on_sqlite and not waits:
             connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
         yield _RAISE.scalar(connection)
+
+
+def is_locked(error: Exception) -> bool:
+    """Whether this is SQLite's word that somebody else writes."""
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def checkpoint(engine: sa.Engine) -> None:
@@ -187,16 +197,20 @@ def _set_up_sqlite(connection: sqlite3.Connection, record: sa.pool.ConnectionPoo
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.execute("PRAGMA busy_timeout=5000")
     cursor.execute("PRAGMA cache_size=-2000")
     cursor.execute(f"PRAGMA wal_autocheckpoint={LOG_AT_MOST}")
     cursor.close()
     _set_sqlite_waits(connection, True)
-    record.info["waits"] = True
+    _set_sqlite_patience(connection, True)
+    record.info.update(waits=True, patient=True)
 
 
 def _set_sqlite_waits(connection: sqlite3.Connection, waits: bool) -> None:
     connection.execute("PRAGMA synchronous=FULL" if waits else "PRAGMA synchronous=NORMAL")
+
+
+def _set_sqlite_patience(connection: sqlite3.Connection, patient: bool) -> None:
+    connection.execute(f"PRAGMA busy_timeout={5000 if patient else 0}")
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

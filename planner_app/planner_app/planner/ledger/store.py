@@ -1,6 +1,7 @@
 """The ledger: quotes, reservations and changes of phase, each in one transaction with its record."""
 
 import heapq
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 
 from planner_app.execution_broker.models import Phase
 from planner_app.execution_broker.times import Interval
-from planner_app.planner.ledger.database import Prepared, checkpoint, open_database, reading, writing
+from planner_app.planner.ledger.database import Prepared, checkpoint, is_locked, open_database, reading, writing
 from planner_app.planner.ledger.ids import new_uuid
 from planner_app.planner.ledger.keys import Keys
 from planner_app.planner.ledger.lists import Lists
@@ -114,14 +115,28 @@ class Ledger:
             raise done
         return done
 
-    def reserve_all(self, asks: Sequence[Ask]) -> list[Reserved | Exception]:
+    def reserve_now(self, asks: Sequence[Ask]) -> list[Reserved | Exception] | None:
+        """Do as `reserve_all` where that waits for nothing but the processor; else do nothing, and return None.
+
+        It would wait for a database that is no file here, or where another program writes it.
+        """
+        if self._engine.dialect.name != "sqlite":
+            return None
+        try:
+            return self.reserve_all(asks, patient=False)
+        except sqlite3.OperationalError as error:
+            if not is_locked(error):
+                raise
+            return None
+
+    def reserve_all(self, asks: Sequence[Ask], *, patient: bool = True) -> list[Reserved | Exception]:
         """Quote on each request in turn and reserve what is offered, all in one transaction.
 
         Each sees what was reserved for those before it; one that cannot be quoted on gets its error in place
         of an answer, and holds up nobody.
         """
         answers: list[Reserved | Exception] = []
-        with self._transaction(Phase.OFFERED) as connection:
+        with self._transaction(Phase.OFFERED, patient=patient) as connection:
             for ask in asks:
                 self._lapse(ask.now)
                 try:
@@ -264,10 +279,10 @@ class Ledger:
             self._record(connection, row, now, row.phase, note, **columns)
 
     @contextmanager
-    def _transaction(self, phase: Phase | None = None) -> Iterator[sa.Connection]:
+    def _transaction(self, phase: Phase | None = None, *, patient: bool = True) -> Iterator[sa.Connection]:
         """Write what brings sessions to this phase, or what leaves them where they are."""
         try:
-            with writing(self._writer, waits=phase not in _PASSING) as written:
+            with writing(self._writer, waits=phase not in _PASSING, patient=patient) as written:
                 if written != self._revision + 1:
                     self._load(self._writer)
                 yield self._writer
