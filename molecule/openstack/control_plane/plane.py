@@ -66,8 +66,8 @@ def install() -> Path:
         shutil.rmtree(venv, ignore_errors=True)
         uv, python, lock = find_uv(CACHE.parent), str(venv / "bin/python"), str(HERE / "requirements.lock")
         subprocess.run([uv, "venv", "--quiet", f"--python={sys.executable}", str(venv)], check=True)
-        install = [uv, "pip", "install", "--quiet", f"--python={python}"]
-        subprocess.run([*install, "--require-hashes", "-r", lock], check=True)
+        pip = [uv, "pip", "install", "--quiet", f"--python={python}"]
+        subprocess.run([*pip, "--require-hashes", "-r", lock], check=True)
         packages = next((venv / "lib").iterdir()) / "site-packages"
         # Only what is not compiled yet; some files of tests are for other Pythons.
         compiled = [python, "-m", "compileall", "-q", "-j0", "-x", "/tests?/", str(packages)]
