@@ -40,17 +40,20 @@ def test_each_machine_holds_what_its_groups_say() -> None:
     [
         ({"Slurm": [SKIPPED], "Kubernetes": [SKIPPED]}, "nothing"),
         ({"Slurm": [IDLE], "Kubernetes": [SKIPPED]}, "nothing"),
-        ({"Slurm": [BUSY, BUSY], "Kubernetes": [IDLE]}, "job 7 of slurm-account-001, job 7 of slurm-account-001"),
-        ({"Slurm": [SILENT], "Kubernetes": [IDLE]}, "Slurm cannot say"),
+        (
+            {"Slurm": [BUSY, BUSY], "Kubernetes": [IDLE]},
+            "job 7 of slurm-account-001 (waited for)",
+        ),
+        ({"Slurm": [SILENT], "Kubernetes": [IDLE]}, "Slurm cannot say, and what it may be is lost"),
         (
             {"Slurm": [BUSY], "Kubernetes": [AWAY, IDLE]},
-            "job 7 of slurm-account-001; Kubernetes cannot say",
+            "job 7 of slurm-account-001 (waited for); Kubernetes cannot say, and what it may be is lost",
         ),
-        ({"Slurm": [AWAY], "Kubernetes": [SILENT]}, "Slurm and Kubernetes cannot say"),
+        ({"Slurm": [AWAY], "Kubernetes": [SILENT]}, "Slurm and Kubernetes cannot say, and what it may be is lost"),
     ],
 )
 def test_who_could_not_be_asked_is_not_taken_for_idle(asked: Asked, said: str) -> None:
-    assert running(asked) == said
+    assert running(asked, "wait") == said
 
 
 def test_the_question_says_what_goes_and_what_runs() -> None:

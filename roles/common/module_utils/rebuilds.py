@@ -26,17 +26,22 @@ def keeping(groups: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     return held
 
 
-def running(asked: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Name what runs, and who could not be asked.
+def running(asked: Mapping[str, Sequence[Mapping[str, Any]]], drain: str) -> str:
+    """Name what runs and what becomes of it, and who could not be asked.
 
     Args:
         asked: the results of `machine-use CLUSTER list`, one for each machine; by the cluster's name.
+        drain: what becomes of what runs: wait, cancel or nowait.
     """
     answers = {cluster: [one for one in results if not one.get("skipped")] for cluster, results in asked.items()}
-    told = [line for results in answers.values() for one in results for line in one.get("stdout_lines") or []]
+    told = dict.fromkeys(
+        line for results in answers.values() for one in results for line in one.get("stdout_lines") or []
+    )
+    said = [f"{', '.join(told)} ({_MEANT[drain]})"] if told else []
     silent = [cluster for cluster, results in answers.items() if any(_failed(one) for one in results)]
-    unknown = f"{' and '.join(silent)} cannot say" if silent else ""
-    return "; ".join(part for part in (", ".join(told), unknown) if part) or "nothing"
+    if silent:
+        said.append(f"{' and '.join(silent)} cannot say, and what it may be is lost")
+    return "; ".join(said) or "nothing"
 
 
 def _failed(result: Mapping[str, Any]) -> bool:
@@ -57,7 +62,7 @@ def question(
         testbed: its name.
         bare: what those of them hold that have no volume for it (`keeping`).
         asked: see `running`.
-        drain: what becomes of what runs: wait, cancel or nowait.
+        drain: see `running`.
     """
     are = "is" if len(machines) == 1 else "are"
     said = f"{' and '.join(machines)} of testbed '{testbed}' {are} removed and made anew."
@@ -65,5 +70,4 @@ def question(
     if bare:
         said += ", and with that, since no volume holds it, "
         said += ", ".join(f"{' and '.join(what)} of {machine}" for machine, what in bare.items())
-    runs = running(asked)
-    return f"{said}. Running there: {runs}" + (f" ({_MEANT[drain]})." if runs != "nothing" else ".")
+    return f"{said}. Running there: {running(asked, drain)}."
