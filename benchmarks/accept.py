@@ -42,10 +42,12 @@ REQUEST = {
     "schedule": {"requested": {"duration": "PT1M"}},
 }
 SBATCH = r"""
-cd / && for i in $(seq {times}); do
+set -e
+cd /
+for i in $(seq {times}); do
   sleep {pause}
   a=$(date +%s%N)
-  job=$(sudo -u {name} sbatch --parsable --output=/dev/null --mem=1G --time=1 --wrap 'sleep 60')
+  job=$(sudo -u {name} sbatch --parsable --account={name} --output=/dev/null --mem=1G --time=1 --wrap 'sleep 60')
   b=$(date +%s%N)
   c=$(date +%s%N); sudo -u {name} true; d=$(date +%s%N)
   echo $(( (b - a) - (d - c) )); scancel $job; sleep 0.3
