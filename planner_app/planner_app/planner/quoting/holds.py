@@ -71,10 +71,12 @@ class Book:
         self._snapshot: Snapshot | None = None
         self._jobs: dict[UUID | None, list[JobStatus]] = {}
         self._profile = Profile()
+        self._tidy_at = 0
         self._held: dict[UUID | str, list[Hold]] = {}
         self._moving: dict[UUID | str, Reservation | JobStatus] = {}
         self._moves_after = _EVER
         self._changed_sets: set[UUID] = set()
+        # No offers: whoever has none yet or no more holds what their job holds, as before.
         self._changed: set[UUID | None] = set()
         for each in reservations:
             self.put(each)
@@ -93,8 +95,9 @@ class Book:
         """Keep something for a session, instead of what was kept for it before."""
         self.drop(reservation.session)
         self._sessions[reservation.session] = reservation
-        self._changed.add(reservation.session)
-        if reservation.phase is Phase.OFFERED:
+        if reservation.phase is not Phase.OFFERED:
+            self._changed.add(reservation.session)
+        else:
             offers = self._sets[reservation.offerset]
             self._outstanding[reservation.client] += not offers
             offers[reservation.session] = reservation
@@ -105,8 +108,9 @@ class Book:
         before = self._sessions.pop(session, None)
         if before is None:
             return
-        self._changed.add(session)
-        if before.phase is Phase.OFFERED:
+        if before.phase is not Phase.OFFERED:
+            self._changed.add(session)
+        else:
             self._changed_sets.add(before.offerset)
             offers = self._sets[before.offerset]
             del offers[session]
@@ -118,13 +122,16 @@ class Book:
 
     def profile(self, snapshot: Snapshot, now: datetime) -> Profile:
         """What is held; offers whose time is over must have been dropped."""
-        if self._snapshot is None or now > self._moves_after or len(self._profile) > _instants(self._held):
+        if self._snapshot is None or now > self._moves_after:
             self._see(snapshot, now)
         else:
             if snapshot.jobs is not self._snapshot.jobs and snapshot.jobs != self._snapshot.jobs:
                 self._compare(self._snapshot, snapshot)
             self._correct(now)
         self._snapshot = snapshot
+        if len(self._profile) > self._tidy_at:
+            self._profile.tidy()
+            self._tidy_at = _untidy(self._profile)
         profile = self._profile.copy()
         for each in self._moving.values():
             profile.add(self._hold(each, now))
@@ -144,6 +151,7 @@ class Book:
             if self._is_foreign(job):
                 self._place(_key(job), job, now)
         self._profile = Profile(hold for holds in self._held.values() for hold in holds)
+        self._tidy_at = _untidy(self._profile)
         self._changed.clear()
         self._changed_sets.clear()
 
@@ -226,6 +234,6 @@ def _key(job: JobStatus) -> str:
     return f"job {job.job_id}"
 
 
-def _instants(held: Sized) -> int:
-    """So many instants are kept; more are mostly those of holds that are gone."""
-    return 4 * len(held) + 400
+def _untidy(profile: Sized) -> int:
+    """So many instants are worth a look at which of them are of holds that are gone: each quote adds all of them up."""
+    return len(profile) * 5 // 4 + 32

@@ -4,7 +4,7 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import accumulate
+from itertools import accumulate, compress
 
 from planner_app.planner.quoting.amounts import Amount, Hold
 
@@ -56,8 +56,15 @@ class Profile:
         self._change(hold, 1)
 
     def remove(self, hold: Hold) -> None:
-        """Hold something no more; the instants stay."""
+        """Hold something no more; the instants stay until `tidy`."""
         self._change(hold, -1)
+
+    def tidy(self) -> None:
+        """Forget the instants at which nothing changes."""
+        changing = [True, *map(any, zip(*(column[1:] for column in self._changes), strict=True))]
+        self._times = list(compress(self._times, changing))
+        self._changes = [list(compress(column, changing)) for column in self._changes]
+        self._held = None
 
     def _change(self, hold: Hold, sign: int) -> None:
         if hold.end is not None and hold.end <= hold.start:
