@@ -45,11 +45,12 @@ def offerset_document(config: PlannerConfig, offerset: OfferSetRow, rows: Sequen
             _message(reason["kind"], offerset.created, "WARN", reason["template"], reason["values"])
             for reason in offerset.reasons
         ]
+    asked = _asked(offerset.request) if rows else {}
     return {
         "kind": kinds.OFFERSET,
         "meta": meta,
         "result": "YES" if rows else "NO",
-        "offers": [session_document(config, row, offerset, ()) for row in rows],
+        "offers": [_session_document(config, row, asked, ()) for row in rows],
     }
 
 
@@ -57,6 +58,10 @@ def session_document(
     config: PlannerConfig, row: SessionRow, offerset: OfferSetRow, events: Sequence[Event]
 ) -> Document:
     """A session with all that was requested, offered and said."""
+    return _session_document(config, row, _asked(offerset.request), events)
+
+
+def _session_document(config: PlannerConfig, row: SessionRow, asked: Document, events: Sequence[Event]) -> Document:
     meta: Document = {
         "uuid": str(row.uuid),
         "name": row.name,
@@ -74,7 +79,7 @@ def session_document(
     document: Document = {"kind": kinds.SCHEDULED_SESSION, "meta": meta, "phase": str(row.phase)}
     if row.phase is Phase.OFFERED:
         document["expires"] = format_instant(row.expires)
-    document |= _components(row, offerset.request)
+    document |= _components(row, asked)
     document["schedule"] = _schedule(row)
     document["costs"] = [
         {
@@ -115,31 +120,38 @@ def _message(kind: str, time: datetime, level: str, template: str, values: Mappi
     }
 
 
-def _components(row: SessionRow, request: Mapping[str, Any]) -> Document:
-    """The components as requested, with what is offered in place of what was asked."""
-    phase = {"phase": str(row.phase)} if row.phase in _COMPONENT_PHASES else {}
-    components: Document = {"executable": _without(request["executable"]) | phase}
-    asked = _without(request.get("compute") or {})
-    components["compute"] = {
-        "kind": kinds.SIMPLE_COMPUTE,
-        **asked,
-        "cores": {"min": row.amount.cores, "max": row.amount.cores},
-        "memory": {"min": row.amount.memory_gib, "max": row.amount.memory_gib},
-        **phase,
-    }
-    if request.get("storage"):
-        size = gib_of(row.amount.disc_gb)
-        components["storage"] = [
-            _without(each) | {"size": {"min": size, "max": size}} | phase for each in request["storage"]
-        ]
-    if request.get("data"):
-        components["data"] = [_without(each) | phase for each in request["data"]]
-    return components
+def _asked(request: Mapping[str, Any]) -> Document:
+    """The components as requested, without what the service says of them, not the client."""
+    asked: Document = {"executable": _without(request["executable"]), "compute": _without(request.get("compute") or {})}
+    for several in ("storage", "data"):
+        if request.get(several):
+            asked[several] = [_without(each) for each in request[several]]
+    return asked
 
 
 def _without(component: Mapping[str, Any]) -> Document:
-    """A component without what the service says of it, not the client."""
     return {key: value for key, value in component.items() if key not in ("phase", "schedule", "costs", "metrics")}
+
+
+def _components(row: SessionRow, asked: Document) -> Document:
+    """The components with what is offered in place of what was asked."""
+    phase = {"phase": str(row.phase)} if row.phase in _COMPONENT_PHASES else {}
+    components: Document = {
+        "executable": asked["executable"] | phase,
+        "compute": {
+            "kind": kinds.SIMPLE_COMPUTE,
+            **asked["compute"],
+            "cores": {"min": row.amount.cores, "max": row.amount.cores},
+            "memory": {"min": row.amount.memory_gib, "max": row.amount.memory_gib},
+            **phase,
+        },
+    }
+    if "storage" in asked:
+        size = gib_of(row.amount.disc_gb)
+        components["storage"] = [each | {"size": {"min": size, "max": size}} | phase for each in asked["storage"]]
+    if "data" in asked:
+        components["data"] = [each | phase for each in asked["data"]]
+    return components
 
 
 def _schedule(row: SessionRow) -> Document:
