@@ -61,9 +61,10 @@ def test_the_question_says_what_goes_and_what_runs() -> None:
         "compute1 of testbed 'caesar' is removed and made anew. Volumes stay; the rest of the disc is lost. "
         "Running there: nothing."
     )
-    said = question(["a", "b"], "caesar", {"a": ["ledgers", "ballots"], "b": ["etcd"]}, {"Slurm": [BUSY]}, "cancel")
+    bare = {"a": ["ledgers", "ballots", "the shared storage"], "b": ["etcd"]}
+    said = question(["a", "b"], "caesar", bare, {"Slurm": [BUSY]}, "cancel")
     assert said == (
         "a and b of testbed 'caesar' are removed and made anew. Volumes stay; the rest of the disc is lost, and with "
-        "that, since no volume holds it, ledgers and ballots of a, etcd of b. "
+        "that, since no volume holds it, ledgers, ballots and the shared storage of a; etcd of b. "
         "Running there: job 7 of slurm-account-001 (cancelled)."
     )

@@ -38,7 +38,8 @@ def test_a_rebuild_there_says_what_goes_before_it_is_asked_for(lab: Lab, bare: R
     assert run.returncode != 0
     said = " ".join(run.stdout.split())
     assert f"planner of testbed '{TESTBED}' is removed and made anew" in said
-    assert "with that, since no volume holds it, ledgers and ballots of planner. Running there: nothing." in said
+    goes = "ledgers, ballots and the shared storage of planner"
+    assert f"with that, since no volume holds it, {goes}. Running there: nothing. Type yes" in said
     assert said.index("since no volume holds it") < said.index("Type yes to go on") < said.index("Nothing was changed")
     assert lab.writes()[seen:] == []
 
