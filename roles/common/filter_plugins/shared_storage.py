@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import ansible.module_utils
+
+# Ansible gives modules the path of module_utils in ansible.cfg, but not the plugins that run on the controller.
+ansible.module_utils.__path__.append(str(Path(__file__).parents[1] / "module_utils"))
+
+from ansible.module_utils.sentences import listed  # noqa: E402
 
 KINDS = {
     "volume": "a podman volume, for machines made on this host",
@@ -89,14 +97,15 @@ def _faults(said: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> Ite
     if kind != "nfs":
         if servers:
             yield (
-                f"storage_servers has {_and(servers)}, but shared_storage_kind is {kind}: give nfs, or take it out "
+                f"storage_servers has {listed(servers)}, but shared_storage_kind is {kind}: give nfs, or take it out "
                 "of the group"
             )
     elif len(servers) != 1:
-        there = f"has {_and(servers)}" if servers else "has no machine"
+        there = f"has {listed(servers)}" if servers else "has no machine"
         yield f"storage_servers {there}: give exactly one, which serves the shared storage to the others by NFS"
     elif servers[0] not in made:
-        yield f"storage_servers has {servers[0]}, which is no machine that the testbed makes: give one of {_and(made)}"
+        [server] = servers
+        yield f"storage_servers has {server}, which is no machine that the testbed makes: give one of {listed(made)}"
     yield from _volumes(said.get("definitions") or {}, kind, groups)
     database = said.get("database")
     if kind == "nfs" and database is not None:
@@ -149,11 +158,6 @@ def _option(one: Any) -> bool:
     return isinstance(one, str) and bool(OPTION.fullmatch(one))
 
 
-def _and(names: Iterable[str]) -> str:
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
-
-
 def storage_findings(machines: Iterable[Mapping[str, Any]], first: str) -> list[dict[str, Any]]:
     """What the preflight's machines found, by their variables, with what each writer has mounted beside it."""
     answers = [
@@ -183,7 +187,7 @@ def storage_sentences(findings: Iterable[Mapping[str, Any]], root: str) -> list[
 
 
 def _sentence(first: Mapping[str, Any], machines: Sequence[str], found: Sequence[Mapping[str, Any]], root: str) -> str:
-    who, writer, several = _and(machines), first.get("writer"), len(machines) > 1
+    who, writer, several = listed(machines), first.get("writer"), len(machines) > 1
     do = "do" if several else "does"
     if first["what"] == "unseen":
         there = "; ".join(f"on {each['machine']} it is {each['mounted']}" for each in found)

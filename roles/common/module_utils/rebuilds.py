@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible.module_utils.sentences import listed
+
 _HELD = {
     "slurm_controllers": "accounting",
     "kubernetes_control_planes": "etcd",
@@ -65,13 +67,9 @@ def question(
         drain: see `running`.
     """
     are = "is" if len(machines) == 1 else "are"
-    said = f"{_listed(machines)} of testbed '{testbed}' {are} removed and made anew."
+    said = f"{listed(machines)} of testbed '{testbed}' {are} removed and made anew."
     said += " Volumes stay; the rest of the disc is lost"
     if bare:
         said += ", and with that, since no volume holds it, "
-        said += "; ".join(f"{_listed(what)} of {machine}" for machine, what in bare.items())
+        said += "; ".join(f"{listed(what)} of {machine}" for machine, what in bare.items())
     return f"{said}. Running there: {running(asked, drain)}."
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
