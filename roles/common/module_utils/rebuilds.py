@@ -20,7 +20,8 @@ _MEANT = {"wait": "waited for", "cancel": "cancelled", "nowait": "lost"}
 
 def keeping(groups: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """Name what each machine holds that a testbed must not lose, from the inventory's groups."""
-    control = [*groups.get("kubernetes_control_planes", []), *groups.get("kubernetes_nodes", [])][:1]
+    # The first node is the control plane where no machine is one by its group.
+    control = groups.get("kubernetes_control_planes") or groups.get("kubernetes_nodes", [])[:1]
     held: dict[str, list[str]] = {}
     for group, what in _HELD.items():
         for machine in control if group == "kubernetes_control_planes" else groups.get(group, []):
